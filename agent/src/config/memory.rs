@@ -1,0 +1,90 @@
+//! What a config costs in memory: every ring, map, cache and queue, before anything is allocated.
+
+use std::fmt;
+
+use glg_engine::census::Census;
+use glg_engine::goroutines::Walker;
+use glg_engine::history::SAMPLE_BYTES;
+use glg_engine::outbox::Outbox;
+use glg_proto::probe::{SiteCount, SiteKey};
+use glg_proto::wire::MESSAGE_MAX;
+
+use super::Config;
+
+/// A target's fixed part: identity, path, runtime addresses, state of the detector.
+const TARGET_BYTES: usize = 1024;
+/// A slot of a preallocated BPF hash map beside its key and value: `struct htab_elem` and the bucket
+/// (Linux 6.1, kernel/bpf/hashtab.c).
+const KERNEL_MAP_SLOT_BYTES: usize = 48 + 16;
+/// Data pages of the ring buffer of process events, as the loader sizes it.
+const EVENT_BYTES: usize = 16 * 1024;
+/// The MQTT client's buffers beside the two messages under way: packets, options, 16 in flight.
+const MQTT_CLIENT_BYTES: usize = 32 * 1024;
+
+/// What each part takes, and the budget for all.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct MemorySum {
+    /// Name and bytes of each part.
+    pub rows: Vec<(&'static str, usize)>,
+    /// `memory.budget_kib` in bytes.
+    pub budget: usize,
+}
+
+impl MemorySum {
+    /// Bytes of all parts together.
+    #[must_use]
+    pub fn total(&self) -> usize {
+        self.rows.iter().fold(0, |sum, (_, bytes)| sum.saturating_add(*bytes))
+    }
+
+    /// Whether the parts fit into the budget.
+    #[must_use]
+    pub fn fits(&self) -> bool {
+        self.total() <= self.budget
+    }
+}
+
+impl fmt::Display for MemorySum {
+    /// A table, one line per part, without a newline at its end.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (name, bytes) in &self.rows {
+            writeln!(f, "{name:<28}{bytes:>10} B")?;
+        }
+        writeln!(f, "{:<28}{:>10} B", "total", self.total())?;
+        write!(f, "{:<28}{:>10} B", "budget", self.budget)
+    }
+}
+
+impl Config {
+    /// Bytes of everything whose size this config decides.
+    #[must_use]
+    pub fn memory_sum(&self) -> MemorySum {
+        let size = |number: u32| usize::try_from(number).unwrap_or(usize::MAX);
+        let targets = size(self.watch.max_targets);
+        let samples = size(self.history.fine.keep)
+            .saturating_add(size(self.history.middle.keep))
+            .saturating_add(size(self.history.coarse.keep));
+        let rules = self.watch.rules.iter().map(|rule| {
+            let text = |pattern: &Option<String>| pattern.as_ref().map_or(0, String::len);
+            size_of_val(rule) + text(&rule.name) + text(&rule.path)
+        });
+        let map_slot = size_of::<SiteKey>() + size_of::<SiteCount>() + KERNEL_MAP_SLOT_BYTES;
+        let attribute_sites = if self.attribute.enabled { size(self.attribute.max_sites) } else { 0 };
+        let rows = vec![
+            ("targets", targets.saturating_mul(TARGET_BYTES)),
+            ("watch rules", rules.sum()),
+            ("history", targets.saturating_mul(samples).saturating_mul(SAMPLE_BYTES)),
+            ("census sites", Census::bytes(size(self.census.max_sites))),
+            ("census buffers", Walker::bytes(size(self.census.chunk_bytes))),
+            ("attributed sites (kernel)", attribute_sites.saturating_mul(map_slot)),
+            (
+                "attributed sites",
+                attribute_sites.saturating_mul(size_of::<SiteKey>() + size_of::<SiteCount>()),
+            ),
+            ("process events (kernel)", EVENT_BYTES),
+            ("outbox", size(self.outbox.alerts).saturating_mul(Outbox::ENTRY_BYTES)),
+            ("MQTT client", MQTT_CLIENT_BYTES + 2 * MESSAGE_MAX),
+        ];
+        MemorySum { rows, budget: size(self.memory.budget_kib).saturating_mul(1024) }
+    }
+}

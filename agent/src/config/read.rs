@@ -1,0 +1,219 @@
+//! Reads each section of the merged tree: the allowed ranges and words, and what must agree with what.
+
+use glg_proto::topics;
+use glg_proto::wire::DEVICE_MAX;
+
+use super::reader::{Reader, Section};
+use super::rules::{Action, Rule};
+use super::source::Tree;
+use super::{
+    Attribute, Census, Config, ConfigError, Device, Growth, History, Log, Memory, Mqtt, Outbox, Ring, Trend,
+    Watch,
+};
+
+/// Rules at most; each is tried on each new process.
+const RULES_MAX: usize = 32;
+
+/// The whole tree; no value is used unless all are right.
+pub(super) fn config(tree: &Tree) -> Result<Config, ConfigError> {
+    let mut r = Reader::new(&tree.files);
+    let mut root = r.root(&tree.root);
+    let history = read_history(&mut r, &mut root);
+    let config = Config {
+        device: read_device(&mut r, &mut root),
+        mqtt: read_mqtt(&mut r, &mut root),
+        watch: read_watch(&mut r, &mut root),
+        growth: read_growth(&mut r, &mut root, &history),
+        history,
+        census: read_census(&mut r, &mut root),
+        attribute: read_attribute(&mut r, &mut root),
+        outbox: read_outbox(&mut r, &mut root),
+        memory: read_memory(&mut r, &mut root),
+        log: read_log(&mut r, &mut root),
+    };
+    r.close(&root);
+    r.finish()?;
+    Ok(config)
+}
+
+fn read_device<'t>(r: &mut Reader<'t>, root: &mut Section<'t>) -> Device {
+    let mut s = r.section(root, "device");
+    let allowed = "\"auto\" or 1 to 32 printable ASCII characters without space, /, +, # and $";
+    let name = r.text(&mut s, "name", allowed, topics::is_device_name);
+    r.close(&s);
+    if name != "auto" {
+        return Device { name };
+    }
+    let host = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
+    Device { name: device_name(host.trim()) }
+}
+
+/// A host name made fit for a topic.
+pub(super) fn device_name(host: &str) -> String {
+    let fit = |c: char| if c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.') { c } else { '-' };
+    let name: String = host.chars().map(fit).take(DEVICE_MAX).collect();
+    if name.is_empty() { "unnamed".to_owned() } else { name }
+}
+
+fn read_mqtt<'t>(r: &mut Reader<'t>, root: &mut Section<'t>) -> Mqtt {
+    let mut s = r.section(root, "mqtt");
+    let host_fits =
+        |host: &str| (1..=253).contains(&host.len()) && host.chars().all(|c| c.is_ascii_graphic());
+    let mqtt = Mqtt {
+        host: r.text(&mut s, "host", "a host name or address of 1 to 253 characters", host_fits),
+        port: narrow(r.integer(&mut s, "port", 1..=65535, "TCP port")),
+        keep_alive_s: narrow(r.integer(&mut s, "keep_alive_s", 5..=1200, "seconds")),
+        session_expiry_s: r.integer(&mut s, "session_expiry_s", 0..=604_800, "seconds"),
+        username: filled(r.text(&mut s, "username", "0 to 128 characters", |t| t.len() <= 128)),
+        password_file: filled(r.text(&mut s, "password_file", "0 to 256 characters", |t| t.len() <= 256)),
+        backoff_min_ms: r.integer(&mut s, "backoff_min_ms", 100..=60_000, "milliseconds"),
+        backoff_max_ms: r.integer(&mut s, "backoff_max_ms", 1000..=3_600_000, "milliseconds"),
+    };
+    if mqtt.backoff_max_ms < mqtt.backoff_min_ms {
+        let allowed = format!("at least mqtt.backoff_min_ms, {} (milliseconds)", mqtt.backoff_min_ms);
+        r.refuse_beside(&s, "backoff_max_ms", &allowed);
+    }
+    if mqtt.password_file.is_some() && mqtt.username.is_none() {
+        r.refuse_beside(&s, "password_file", "only together with mqtt.username");
+    }
+    r.close(&s);
+    mqtt
+}
+
+/// The empty text stands for none.
+fn filled(text: String) -> Option<String> {
+    Some(text).filter(|text| !text.is_empty())
+}
+
+/// For numbers whose range has been checked.
+fn narrow(number: u32) -> u16 {
+    u16::try_from(number).unwrap_or(u16::MAX)
+}
+
+fn read_watch<'t>(r: &mut Reader<'t>, root: &mut Section<'t>) -> Watch {
+    let mut s = r.section(root, "watch");
+    let interval_ms = r.integer(&mut s, "interval_ms", 100..=60_000, "milliseconds");
+    let rescan_s = r.integer(&mut s, "rescan_s", 5..=3600, "seconds");
+    let max_targets = r.integer(&mut s, "max_targets", 1..=64, "processes");
+    let mut rules = Vec::new();
+    for mut rule in r.sections(&mut s, "match", RULES_MAX) {
+        let pattern = "a pattern of 1 to 256 characters";
+        let fits = |text: &str| (1..=256).contains(&text.len());
+        let name = r.optional_text(&mut rule, "name", pattern, fits);
+        let path = r.optional_text(&mut rule, "path", pattern, fits);
+        let action = r.choice(&mut rule, "action", &[("watch", Action::Watch), ("ignore", Action::Ignore)]);
+        r.close(&rule);
+        rules.extend(action.map(|action| Rule { name, path, action }));
+    }
+    r.close(&s);
+    Watch { interval_ms, rescan_s, max_targets, rules }
+}
+
+fn read_history<'t>(r: &mut Reader<'t>, root: &mut Section<'t>) -> History {
+    let mut s = r.section(root, "history");
+    let fine = read_ring(r, &mut s, "fine", 1, 60, None);
+    let middle = read_ring(r, &mut s, "middle", 2, 3600, Some(("history.fine.step_s", fine)));
+    let coarse = read_ring(r, &mut s, "coarse", 4, 86_400, Some(("history.middle.step_s", middle)));
+    r.close(&s);
+    History { fine, middle, coarse }
+}
+
+fn read_ring<'t>(
+    r: &mut Reader<'t>,
+    history: &mut Section<'t>,
+    key: &'static str,
+    step_min: u32,
+    step_max: u32,
+    finer: Option<(&str, Ring)>,
+) -> Ring {
+    let mut s = r.section(history, key);
+    let step_s = r.integer(&mut s, "step_s", step_min..=step_max, "seconds");
+    let keep = r.integer(&mut s, "keep", 10..=3600, "entries");
+    if let Some((name, finer)) = finer
+        && (step_s <= finer.step_s || !step_s.is_multiple_of(finer.step_s))
+    {
+        r.refuse_beside(&s, "step_s", &format!("a multiple of {name}, {} (seconds)", finer.step_s));
+    }
+    r.close(&s);
+    Ring { step_s, keep }
+}
+
+fn read_growth<'t>(r: &mut Reader<'t>, root: &mut Section<'t>, history: &History) -> Growth {
+    let mut s = r.section(root, "growth");
+    let growth = Growth {
+        fast: read_trend(r, &mut s, "fast", "history.fine", history.fine),
+        medium: read_trend(r, &mut s, "medium", "history.middle", history.middle),
+        slow: read_trend(r, &mut s, "slow", "history.coarse", history.coarse),
+        confirm_s: r.integer(&mut s, "confirm_s", 1..=3600, "seconds"),
+        remind_s: r.integer(&mut s, "remind_s", 60..=604_800, "seconds"),
+    };
+    r.close(&s);
+    growth
+}
+
+fn read_trend<'t>(
+    r: &mut Reader<'t>,
+    growth: &mut Section<'t>,
+    key: &'static str,
+    ring_name: &str,
+    ring: Ring,
+) -> Trend {
+    let mut s = r.section(growth, key);
+    let trend = Trend {
+        window_s: r.integer(&mut s, "window_s", 5..=604_800, "seconds"),
+        min_rise: r.integer(&mut s, "min_rise", 1..=1_000_000, "goroutines"),
+        min_ratio_percent: r.integer(&mut s, "min_ratio_percent", 1..=100_000, "per cent"),
+    };
+    if trend.window_s > ring.span_s() {
+        let allowed = format!("at most {} (seconds; step_s x keep of {ring_name})", ring.span_s());
+        r.refuse_beside(&s, "window_s", &allowed);
+    }
+    r.close(&s);
+    trend
+}
+
+fn read_census<'t>(r: &mut Reader<'t>, root: &mut Section<'t>) -> Census {
+    let mut s = r.section(root, "census");
+    let census = Census {
+        max_goroutines: r.integer(&mut s, "max_goroutines", 100..=5_000_000, "goroutines"),
+        max_sites: r.integer(&mut s, "max_sites", 16..=8192, "sites"),
+        chunk_bytes: r.integer(&mut s, "chunk_bytes", 4096..=1_048_576, "bytes"),
+    };
+    r.close(&s);
+    census
+}
+
+fn read_attribute<'t>(r: &mut Reader<'t>, root: &mut Section<'t>) -> Attribute {
+    let mut s = r.section(root, "attribute");
+    let attribute = Attribute {
+        enabled: r.boolean(&mut s, "enabled"),
+        seconds: r.integer(&mut s, "seconds", 1..=600, "seconds"),
+        budget_percent: r.number(&mut s, "budget_percent", 0.01..=100.0, "per cent of one core"),
+        max_sites: r.integer(&mut s, "max_sites", 16..=8192, "sites"),
+    };
+    r.close(&s);
+    attribute
+}
+
+fn read_outbox<'t>(r: &mut Reader<'t>, root: &mut Section<'t>) -> Outbox {
+    let mut s = r.section(root, "outbox");
+    let outbox = Outbox { alerts: r.integer(&mut s, "alerts", 1..=4096, "alerts") };
+    r.close(&s);
+    outbox
+}
+
+fn read_memory<'t>(r: &mut Reader<'t>, root: &mut Section<'t>) -> Memory {
+    let mut s = r.section(root, "memory");
+    let memory = Memory { budget_kib: r.integer(&mut s, "budget_kib", 64..=65_536, "KiB") };
+    r.close(&s);
+    memory
+}
+
+fn read_log<'t>(r: &mut Reader<'t>, root: &mut Section<'t>) -> Log {
+    use log::LevelFilter::{Debug, Error, Info, Trace, Warn};
+    let words = [("error", Error), ("warn", Warn), ("info", Info), ("debug", Debug), ("trace", Trace)];
+    let mut s = r.section(root, "log");
+    let level = r.choice(&mut s, "level", &words).unwrap_or(Info);
+    r.close(&s);
+    Log { level }
+}

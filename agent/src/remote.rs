@@ -1,0 +1,219 @@
+//! A live process as the engine sees it: its memory, its executable file, and the certainty that it is still
+//! the same process.
+
+use std::fs::{self, File};
+use std::io::{self, IoSliceMut};
+use std::os::unix::fs::FileExt;
+
+use glg_engine::memory::{Addr, Error, Image, Memory, Run};
+use glg_engine::step::{Process, TargetId};
+use nix::errno::Errno;
+use nix::sys::uio::{RemoteIoVec, process_vm_readv};
+use nix::unistd::Pid;
+
+/// The kernel takes so many stretches per call (`UIO_MAXIOV`, include/uapi/linux/uio.h).
+const IOV_MAX: usize = 1024;
+/// Type of the auxiliary vector's entry address (include/uapi/linux/auxvec.h).
+const AT_ENTRY: u64 = 9;
+
+/// An open process.
+pub struct Remote {
+    /// Which.
+    pub id: TargetId,
+    /// Path of its executable as it was when it was opened.
+    pub path: String,
+    /// Where it began to run.
+    pub entry: Addr,
+    memory: RemoteMemory,
+    image: ImageFile,
+}
+
+struct RemoteMemory {
+    pid: Pid,
+    /// `/proc/PID/mem`, kept open: see [`RemoteMemory::check`].
+    file: File,
+    iovecs: Vec<RemoteIoVec>,
+}
+
+struct ImageFile(File);
+
+impl Remote {
+    /// Opens a process; `None` for kernel threads, ended ones and those we may not look at.
+    ///
+    /// # Errors
+    /// What the kernel said when the process exists but cannot be opened.
+    pub fn open(pid: u32) -> io::Result<Option<Remote>> {
+        let dir = format!("/proc/{pid}");
+        let opened = || -> io::Result<Option<Remote>> {
+            // First of all: whatever is read while this lives belongs to one program.
+            let file = File::open(format!("{dir}/mem"))?;
+            let path = match fs::read_link(format!("{dir}/exe")) {
+                Ok(path) => path.to_string_lossy().into_owned(),
+                // A kernel thread has no executable.
+                Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+                Err(error) => return Err(error),
+            };
+            let exe = File::open(format!("{dir}/exe"))?;
+            let start = start_time(&fs::read_to_string(format!("{dir}/stat"))?);
+            let Some((entry, start)) = entry_point(&fs::read(format!("{dir}/auxv"))?).zip(start) else {
+                return Ok(None);
+            };
+            let raw = i32::try_from(pid).map_err(|_| io::ErrorKind::InvalidInput)?;
+            let memory = RemoteMemory { pid: Pid::from_raw(raw), file, iovecs: Vec::new() };
+            if memory.check(entry).is_err() {
+                return Ok(None);
+            }
+            Ok(Some(Remote { id: TargetId { pid, start }, path, entry, memory, image: ImageFile(exe) }))
+        };
+        match opened() {
+            Err(error) if is_gone(&error) => Ok(None),
+            other => other,
+        }
+    }
+
+    /// Base name of its executable; without the mark of a replaced file.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        let path = self.path.strip_suffix(" (deleted)").unwrap_or(&self.path);
+        path.rsplit('/').next().unwrap_or(path)
+    }
+
+    /// For the engine.
+    pub fn process(&mut self) -> Process<'_> {
+        Process { memory: &mut self.memory, image: &mut self.image }
+    }
+
+    /// Whether it still is the process and the program that was opened.
+    pub fn is_same(&mut self) -> bool {
+        self.memory.check(self.entry).is_ok()
+    }
+}
+
+fn is_gone(error: &io::Error) -> bool {
+    error.kind() == io::ErrorKind::NotFound || error.raw_os_error() == Some(Errno::ESRCH as i32)
+}
+
+/// Field 22 of `/proc/PID/stat`; the second one, the name, may hold anything but ends at the last `)`.
+fn start_time(stat: &str) -> Option<u64> {
+    let (_, rest) = stat.rsplit_once(')')?;
+    rest.split_ascii_whitespace().nth(19)?.parse().ok()
+}
+
+/// `AT_ENTRY` out of the auxiliary vector of a 64-bit process.
+fn entry_point(auxv: &[u8]) -> Option<Addr> {
+    auxv.chunks_exact(16).find_map(|pair| {
+        let (key, value) = pair.split_at(8);
+        let key = u64::from_ne_bytes(key.try_into().ok()?);
+        (key == AT_ENTRY).then(|| value.try_into().ok().map(u64::from_ne_bytes).map(Addr))?
+    })
+}
+
+impl RemoteMemory {
+    /// What was read belongs to this process, unless it has ended or changed its program meanwhile. An open
+    /// `/proc/PID/mem` stays with the memory that it was opened on and reads as empty once no thread uses that
+    /// any more (fs/proc/base.c, `mem_rw`): neither an `exec`, even of the same file, nor another process with
+    /// the same number is mistaken for it. `at` had better be an address that was just read: any other costs
+    /// the process a page fault.
+    fn check(&self, at: Addr) -> Result<(), Error> {
+        match self.file.read_at(&mut [0], at.0) {
+            Ok(0) => Err(Error::Gone),
+            // An unmapped address is an error, but one of a living process.
+            Ok(_) | Err(_) => Ok(()),
+        }
+    }
+
+    fn read_all(&mut self, runs: &[Run], out: &mut [u8]) -> Result<(), Error> {
+        let mut rest = out;
+        for part in runs.chunks(IOV_MAX) {
+            let len = part.iter().map(|run| run.len).sum();
+            let (now, later) = rest.split_at_mut_checked(len).ok_or(Error::Unreadable { at: 0 })?;
+            self.read_some(part, now)?;
+            rest = later;
+        }
+        Ok(())
+    }
+
+    fn read_some(&mut self, runs: &[Run], out: &mut [u8]) -> Result<(), Error> {
+        let mut expected = 0;
+        self.iovecs.clear();
+        for run in runs {
+            let base = usize::try_from(run.at.0).map_err(|_| Error::Unreadable { at: run.at.0 })?;
+            self.iovecs.push(RemoteIoVec { base, len: run.len });
+            expected += run.len;
+        }
+        let result = process_vm_readv(self.pid, &mut [IoSliceMut::new(out)], &self.iovecs);
+        match result {
+            Ok(read) if read == expected => Ok(()),
+            Ok(read) => Err(Error::Unreadable { at: first_unread(runs, read) }),
+            Err(Errno::ESRCH) => Err(Error::Gone),
+            Err(Errno::EPERM) => Err(Error::Unsupported(
+                "no permission to read its memory: run as root or with CAP_SYS_PTRACE",
+            )),
+            Err(_) => Err(Error::Unreadable { at: first_unread(runs, 0) }),
+        }
+    }
+}
+
+/// Address of the first run that `read` bytes did not reach the end of.
+fn first_unread(runs: &[Run], mut read: usize) -> u64 {
+    for run in runs {
+        match read.checked_sub(run.len) {
+            Some(rest) => read = rest,
+            None => return run.at.0,
+        }
+    }
+    0
+}
+
+impl Memory for RemoteMemory {
+    fn read_runs(&mut self, runs: &[Run], out: &mut [u8]) -> Result<(), Error> {
+        let read = self.read_all(runs, out);
+        match runs.first() {
+            Some(run) => self.check(run.at).and(read),
+            None => read,
+        }
+    }
+}
+
+impl Image for ImageFile {
+    fn read_at(&mut self, offset: u64, out: &mut [u8]) -> Result<(), Error> {
+        self.0.read_exact_at(out, offset).map_err(|_| Error::Unreadable { at: offset })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn start_time_is_found_whatever_the_process_calls_itself() {
+        let rest = "S 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 17 18 4711 20";
+        for name in ["sh", "a b", "x) S 9 9", ""] {
+            assert_eq!(start_time(&format!("12 ({name}) {rest}")), Some(4711), "{name}");
+        }
+        assert_eq!(start_time("12 (sh"), None);
+    }
+
+    #[test]
+    fn a_process_reads_itself() {
+        let mut me = Remote::open(std::process::id()).unwrap().unwrap();
+        let secret = 0x5eed_1234_5678_9abc_u64.to_ne_bytes();
+        let mut out = [0; 8];
+        me.memory.read(Addr(secret.as_ptr() as u64), &mut out).unwrap();
+        assert_eq!(out, secret);
+        assert!(matches!(me.memory.read(Addr(8), &mut out), Err(Error::Unreadable { at: 8 })));
+    }
+
+    #[test]
+    fn a_process_that_has_ended_is_gone() {
+        let mut child =
+            std::process::Command::new("/bin/cat").stdin(std::process::Stdio::piped()).spawn().unwrap();
+        let mut remote = Remote::open(child.id()).unwrap().unwrap();
+        assert!(remote.is_same());
+        child.kill().unwrap();
+        child.wait().unwrap();
+        assert!(!remote.is_same());
+        assert_eq!(remote.memory.read(remote.entry, &mut [0; 8]), Err(Error::Gone));
+        assert!(Remote::open(child.id()).unwrap().is_none());
+    }
+}

@@ -1,0 +1,394 @@
+//! The one loop: it alone knows both sides, turns what happens into the engine's inputs and carries out its
+//! effects.
+
+mod figures;
+mod probing;
+
+use std::collections::VecDeque;
+use std::fs;
+use std::os::fd::OwnedFd;
+use std::time::Duration;
+
+use glg_engine::detector::{GrowthConfig, GrowthRule};
+use glg_engine::engine::Engine;
+use glg_engine::governor::HitCost;
+use glg_engine::history::{HistoryConfig, Resolution};
+use glg_engine::step::{AttributeConfig, Effect, Effects, EngineConfig, Input, Severity, TargetId};
+use glg_proto::probe::ProcessEvent;
+use glg_proto::topics::Topic;
+use glg_proto::wire::{Body, Envelope, MESSAGE_MAX, Online, encode, head};
+use log::{Level, debug, error, info, log, warn};
+use tokio::io::Interest;
+use tokio::io::unix::AsyncFd;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::mpsc::{Receiver, Sender, channel};
+use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until, timeout};
+
+use crate::clock;
+use crate::config::{Config, Trend};
+use crate::link::{Link, LinkEvent, Message};
+use crate::remote::Remote;
+use figures::Figures;
+use probing::Probing;
+
+/// Room for the kernel's process events between two looks, in bytes.
+pub const EVENT_BYTES: u32 = 16 * 1024;
+/// Process events handled before anything else gets its turn.
+const EVENTS_AT_ONCE: u32 = 64;
+/// How long the link has for its good-bye.
+const GOODBYE: Duration = Duration::from_secs(4);
+/// A new program needs a moment before its runtime can be looked at.
+const FIRST_LOOK: Duration = Duration::from_millis(50);
+
+/// The service's state.
+struct Service {
+    config: Config,
+    engine: Engine,
+    /// Open processes; the engine has a target for each.
+    remotes: Vec<Remote>,
+    probing: Option<Probing>,
+    to_link: Sender<Message>,
+    link_up: bool,
+    /// Sequence number of the message the link is busy with.
+    sending: Option<u32>,
+    /// State message that has to go before any alert.
+    announce: Option<Vec<u8>>,
+    figures: Figures,
+}
+
+/// Runs until SIGTERM or SIGINT.
+///
+/// # Errors
+/// When the configured password file cannot be read or signals cannot be caught. Everything else is said in
+/// the log and lived with.
+pub async fn run(config: Config) -> anyhow::Result<()> {
+    let mut probing = Probing::start(&config);
+    let cost = probing.as_mut().and_then(Probing::calibrate);
+    let engine = Engine::new(engine_config(&config, cost));
+    let will = engine.envelope(clock::now(), Body::Offline);
+    let link = Link::new(&config, to_bytes(&will))?;
+    let (to_link, messages) = channel(1);
+    let (events, mut from_link) = channel(4);
+    let link = tokio::spawn(link.run(messages, events));
+    let mut service = Service {
+        engine,
+        remotes: Vec::new(),
+        probing,
+        to_link,
+        link_up: false,
+        sending: None,
+        announce: None,
+        figures: Figures::new(),
+        config,
+    };
+    service.scan();
+    info!("ready: watching {} targets", service.engine.figures().targets);
+    service.turn(&mut from_link).await?;
+    info!("stopping");
+    service.say_offline();
+    let Service { mut engine, to_link, .. } = service;
+    drop(to_link); // the link finishes what is under way, says good-bye and ends
+    let goodbye = async {
+        while let Some(event) = from_link.recv().await {
+            if let LinkEvent::Acknowledged(seq) = event {
+                engine.outbox.acknowledged(seq);
+            }
+        }
+        link.await
+    };
+    if timeout(GOODBYE, goodbye).await.is_err() {
+        warn!("the link did not end in time");
+    }
+    let waiting = engine.outbox.len();
+    if waiting > 0 {
+        warn!("{waiting} alerts could not be sent and are lost");
+    }
+    Ok(())
+}
+
+impl Service {
+    async fn turn(&mut self, from_link: &mut Receiver<LinkEvent>) -> anyhow::Result<()> {
+        let mut terminate = signal(SignalKind::terminate())?;
+        let mut interrupt = signal(SignalKind::interrupt())?;
+        let mut tick = interval(Duration::from_millis(u64::from(self.config.watch.interval_ms)));
+        tick.set_missed_tick_behavior(MissedTickBehavior::Skip);
+        let mut rescan = interval(Duration::from_secs(u64::from(self.config.watch.rescan_s)));
+        rescan.set_missed_tick_behavior(MissedTickBehavior::Skip);
+        rescan.tick().await; // the first is due at once, and was done
+        let kernel = self.probing.as_ref().map(kernel_descriptor).transpose()?;
+        // Processes that have just begun, and when to look at them.
+        let mut newborn: VecDeque<(Instant, u32)> = VecDeque::new();
+        loop {
+            let first_look = newborn.front().map(|(when, _)| *when);
+            tokio::select! {
+                _ = terminate.recv() => return Ok(()),
+                _ = interrupt.recv() => return Ok(()),
+                _ = tick.tick() => self.tick(),
+                _ = rescan.tick() => self.scan(),
+                event = from_link.recv() => self.link_event(event),
+                ready = readable(kernel.as_ref()) => {
+                    let mut ready = ready?;
+                    if !self.kernel_events(&mut newborn) {
+                        ready.clear_ready();
+                    }
+                }
+                () = sleep_until(first_look.unwrap_or_else(Instant::now)), if first_look.is_some() => {
+                    if let Some((_, pid)) = newborn.pop_front() {
+                        self.discover(pid);
+                    }
+                }
+            }
+            self.send();
+        }
+    }
+
+    /// Looks at every target once.
+    fn tick(&mut self) {
+        let ids: Vec<TargetId> = self.remotes.iter().map(|remote| remote.id).collect();
+        for id in ids {
+            let Some(remote) = self.remotes.iter_mut().find(|remote| remote.id == id) else { continue };
+            let mut effects = Effects::new();
+            let input = Input::Sample { id, process: remote.process() };
+            self.engine.step(clock::now(), input, &mut effects);
+            self.carry_out(effects);
+        }
+        if let Some(probing) = &mut self.probing {
+            let (hits, losses) = probing.read_counters();
+            self.input(Input::Lost(losses));
+            if let Some(hits) = hits {
+                self.input(Input::Hits(hits));
+            }
+        }
+        self.figures.tick(&self.engine);
+    }
+
+    /// Gives the engine an input that needs no process, and does what it says.
+    fn input(&mut self, input: Input<'_>) {
+        let mut effects = Effects::new();
+        self.engine.step(clock::now(), input, &mut effects);
+        self.carry_out(effects);
+    }
+
+    fn carry_out(&mut self, effects: Effects) {
+        for effect in effects {
+            match effect {
+                Effect::Forget(id) => self.remotes.retain(|remote| remote.id != id),
+                Effect::Note(note) => {
+                    let level = match note.event.severity() {
+                        Severity::Warning => Level::Warn,
+                        Severity::Info => Level::Info,
+                        Severity::Detail => Level::Trace,
+                    };
+                    log!(level, "{note}");
+                }
+                Effect::Attach { id, create, exit, gopc_offset } => {
+                    let attached = match &mut self.probing {
+                        Some(probing) => probing.attach(id, create, exit, gopc_offset),
+                        None => false,
+                    };
+                    if !attached {
+                        self.input(Input::NotAttached(id));
+                    }
+                }
+                Effect::Detach(id) => {
+                    let Some(probing) = &mut self.probing else { continue };
+                    let (millis, counts) = probing.detach(id);
+                    self.input(Input::Attributed { id, millis, counts: &counts });
+                }
+            }
+        }
+    }
+
+    /// Reads all process events that wait; `true` when there may be more.
+    fn kernel_events(&mut self, newborn: &mut VecDeque<(Instant, u32)>) -> bool {
+        let mut events: heapless::Vec<ProcessEvent, { EVENTS_AT_ONCE as usize }> = heapless::Vec::new();
+        let Some(probing) = &mut self.probing else { return false };
+        let more = probing.drain_events(EVENTS_AT_ONCE, |event| {
+            // As many as are asked for, so there is room for each.
+            let _ = events.push(event);
+        });
+        for event in events {
+            match event.kind {
+                ProcessEvent::EXEC => {
+                    self.gone(event.tgid);
+                    newborn.retain(|(_, pid)| *pid != event.tgid);
+                    newborn.push_back((Instant::now() + FIRST_LOOK, event.tgid));
+                }
+                _ => {
+                    newborn.retain(|(_, pid)| *pid != event.tgid);
+                    self.gone(event.tgid);
+                }
+            }
+        }
+        // A fork bomb must not become ours; the next scan finds who is left.
+        newborn.truncate(1024);
+        more
+    }
+
+    fn gone(&mut self, pid: u32) {
+        if let Some(id) = self.remotes.iter().map(|remote| remote.id).find(|id| id.pid == pid) {
+            info!("target {pid} has ended");
+            self.input(Input::Gone(id));
+        }
+    }
+
+    /// Looks through /proc: at the start, and for what the events missed.
+    fn scan(&mut self) {
+        let ended: Vec<TargetId> =
+            self.remotes.iter_mut().filter_map(|remote| (!remote.is_same()).then_some(remote.id)).collect();
+        for id in ended {
+            self.gone(id.pid);
+        }
+        let entries = match fs::read_dir("/proc") {
+            Ok(entries) => entries,
+            Err(error) => return error!("/proc cannot be read ({error}): mount it; nothing can be watched"),
+        };
+        for entry in entries.flatten() {
+            if let Some(pid) = entry.file_name().to_str().and_then(|name| name.parse().ok()) {
+                self.discover(pid);
+            }
+        }
+    }
+
+    /// Opens a process and shows it to the engine, if the board wants it watched.
+    fn discover(&mut self, pid: u32) {
+        if self.remotes.iter().any(|remote| remote.id.pid == pid) || pid == std::process::id() {
+            return;
+        }
+        let mut remote = match Remote::open(pid) {
+            Ok(Some(remote)) => remote,
+            Ok(None) => return,
+            Err(error) => return debug!("process {pid} cannot be opened: {error}"),
+        };
+        if !self.config.watch.wants(&remote.path) {
+            return;
+        }
+        let (id, name, entry) = (remote.id, head(remote.name()), remote.entry);
+        let mut effects = Effects::new();
+        let input = Input::Found { id, name, entry, process: remote.process() };
+        self.engine.step(clock::now(), input, &mut effects);
+        // First its place, so that the effects (it may be unwanted) find it.
+        self.remotes.push(remote);
+        self.carry_out(effects);
+    }
+
+    fn link_event(&mut self, event: Option<LinkEvent>) {
+        match event {
+            Some(LinkEvent::Up) => {
+                self.link_up = true;
+                self.sending = None;
+                self.input(Input::Link(true));
+                let online = self.online();
+                self.announce = Some(to_bytes(&online));
+            }
+            Some(LinkEvent::Down) | None => {
+                self.link_up = false;
+                self.sending = None;
+                self.input(Input::Link(false));
+            }
+            Some(LinkEvent::Acknowledged(seq)) => {
+                self.sending = None;
+                self.input(Input::Acknowledged(seq));
+            }
+        }
+    }
+
+    fn online(&self) -> Envelope {
+        let kernel = fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
+        let targets = u16::try_from(self.engine.figures().targets).unwrap_or(u16::MAX);
+        let agent = head(env!("CARGO_PKG_VERSION"));
+        let online = Online { agent, kernel: head(kernel.trim_end()), targets };
+        self.engine.envelope(clock::now(), Body::Online(online))
+    }
+
+    /// Hands the link its next message, if it is free.
+    fn send(&mut self) {
+        if !self.link_up || self.sending.is_some() {
+            return;
+        }
+        let message = match self.announce.take() {
+            Some(payload) => Message { topic: Topic::State, payload, seq: STATE_SEQ },
+            None => match self.engine.outbox.send_next() {
+                Some((seq, bytes)) => Message { topic: Topic::Alert, payload: bytes.to_vec(), seq },
+                None => return,
+            },
+        };
+        let seq = message.seq;
+        // The channel has room for one and nothing is under way.
+        if self.to_link.try_send(message).is_ok() {
+            self.sending = Some(seq);
+        }
+    }
+
+    fn say_offline(&mut self) {
+        if self.link_up {
+            let payload = to_bytes(&self.engine.envelope(clock::now(), Body::Offline));
+            let _ = self.to_link.try_send(Message { topic: Topic::State, payload, seq: STATE_SEQ });
+        }
+    }
+}
+
+/// State messages are not in the outbox: their acknowledgement must fit no alert.
+const STATE_SEQ: u32 = u32::MAX;
+
+fn to_bytes(envelope: &Envelope) -> Vec<u8> {
+    let mut buf = [0; MESSAGE_MAX];
+    encode(envelope, &mut buf).map(|used| used.to_vec()).unwrap_or_default()
+}
+
+#[expect(
+    deprecated,
+    reason = "deprecated for types whose descriptor may be closed behind its back; an OwnedFd's cannot"
+)]
+fn kernel_descriptor(probing: &Probing) -> std::io::Result<AsyncFd<OwnedFd>> {
+    AsyncFd::with_interest(probing.events()?, Interest::READABLE)
+}
+
+/// Waits for process events; for ever where there are none.
+async fn readable(
+    kernel: Option<&AsyncFd<OwnedFd>>,
+) -> std::io::Result<tokio::io::unix::AsyncFdReadyGuard<'_, OwnedFd>> {
+    match kernel {
+        Some(kernel) => kernel.readable().await,
+        None => std::future::pending().await,
+    }
+}
+
+/// The engine's part of the board config.
+fn engine_config(config: &Config, cost: Option<HitCost>) -> EngineConfig {
+    let ring = |r: crate::config::Ring| Resolution { step_s: r.step_s, keep: r.keep };
+    let rule = |t: Trend| GrowthRule {
+        window_s: t.window_s,
+        min_rise: t.min_rise,
+        min_ratio_percent: t.min_ratio_percent,
+    };
+    let now = clock::now();
+    let attribute = &config.attribute;
+    EngineConfig {
+        device: head(&config.device.name),
+        boot: clock::boot_id(),
+        epoch: u32::try_from(now.mono_ms / 1000).unwrap_or(u32::MAX),
+        max_targets: config.watch.max_targets as usize,
+        history: HistoryConfig {
+            fine: ring(config.history.fine),
+            middle: ring(config.history.middle),
+            coarse: ring(config.history.coarse),
+        },
+        growth: GrowthConfig {
+            fast: rule(config.growth.fast),
+            medium: rule(config.growth.medium),
+            slow: rule(config.growth.slow),
+            confirm_s: config.growth.confirm_s,
+        },
+        remind_s: config.growth.remind_s,
+        census_goroutines: u64::from(config.census.max_goroutines),
+        census_sites: config.census.max_sites as usize,
+        chunk_bytes: config.census.chunk_bytes as usize,
+        attribute: cost.filter(|_| attribute.enabled).map(|cost| AttributeConfig {
+            millis: u64::from(attribute.seconds) * 1000,
+            budget_percent: attribute.budget_percent,
+            cost,
+        }),
+        outbox: config.outbox.alerts as usize,
+    }
+}

@@ -1,0 +1,95 @@
+//! A message as one JSON object. The keys are relied upon by scripts: they are only ever added to.
+
+use glg_proto::wire::{Body, ClockQuality, Grade, Leak, Site};
+use serde_json::{Map, Value, json};
+
+use crate::message::Message;
+use crate::text::hex;
+
+/// The object of one message.
+pub(crate) fn object(message: &Message) -> Value {
+    let envelope = &message.envelope;
+    let kind = match envelope.body {
+        Body::Online(_) => "online",
+        Body::Offline => "offline",
+        Body::Leak(_) => "leak",
+    };
+    let losses = &envelope.losses;
+    let mut object = fields(json!({
+        "kind": kind,
+        "device": envelope.device.as_str(),
+        "boot": hex(&envelope.boot, 8),
+        "epoch": envelope.epoch,
+        "seq": envelope.seq,
+        "mono_ms": envelope.at.mono_ms,
+        "wall_ms": envelope.at.wall_ms,
+        "clock": clock(envelope.at.clock),
+        "losses": {"alerts": losses.alerts, "samples": losses.samples, "records": losses.records},
+    }));
+    object.extend(match &envelope.body {
+        Body::Online(online) => fields(json!({
+            "agent": online.agent.as_str(),
+            "kernel": online.kernel.as_str(),
+            "targets": online.targets,
+        })),
+        Body::Offline => Map::new(),
+        Body::Leak(leak) => fields(leak_fields(leak)),
+    });
+    object.extend(fields(json!({
+        "payload_bytes": message.payload_bytes,
+        "bytes": message.bytes,
+        "retained": message.retained,
+    })));
+    Value::Object(object)
+}
+
+fn fields(value: Value) -> Map<String, Value> {
+    match value {
+        Value::Object(map) => map,
+        _ => Map::new(),
+    }
+}
+
+fn leak_fields(leak: &Leak) -> Value {
+    let (minor, patch) = leak.target.go;
+    json!({
+        "target": {"name": leak.target.name.as_str(), "pid": leak.target.pid, "go": format!("1.{minor}.{patch}")},
+        "grade": grade(leak.grade),
+        "goroutines": leak.goroutines,
+        "baseline": leak.baseline,
+        "window_s": leak.window_s,
+        "sites": leak.sites.iter().map(site).collect::<Vec<Value>>(),
+    })
+}
+
+fn site(site: &Site) -> Value {
+    json!({
+        "function": site.function.as_str(),
+        "file": site.file.as_str(),
+        "line": site.line,
+        "wait": site.wait.as_str(),
+        "count": site.count,
+        "grew": site.grew,
+        "attributed": site.attributed.map(|counted| json!({
+            "created": counted.created,
+            "exited": counted.exited,
+            "seconds": f64::from(counted.millis) / 1000.0,
+        })),
+    })
+}
+
+fn clock(clock: ClockQuality) -> &'static str {
+    match clock {
+        ClockQuality::Wrong => "wrong",
+        ClockQuality::Free => "free",
+        ClockQuality::Synced => "synced",
+    }
+}
+
+fn grade(grade: Grade) -> &'static str {
+    match grade {
+        Grade::Suspected => "suspected",
+        Grade::Stuck => "stuck",
+        Grade::Proven => "proven",
+    }
+}

@@ -1,0 +1,146 @@
+//! A message as text, for the person in the workshop at night.
+
+use std::fmt::{self, Write};
+
+use glg_proto::wire::{Attributed, Body, ClockQuality, Envelope, Grade, Leak, Losses, Site};
+
+use crate::message::Message;
+use crate::text::{Escaped, hex, span, utc};
+
+/// A block of lines for a leak, one line for everything else; each line ends with a newline.
+pub(crate) fn text(message: &Message) -> Result<String, fmt::Error> {
+    let envelope = &message.envelope;
+    let device = Escaped(&envelope.device);
+    let mut out = String::new();
+    match &envelope.body {
+        Body::Online(online) => writeln!(
+            out,
+            "{} {device} is ONLINE: agent {}, Linux {}, {} targets{}{}",
+            when(envelope),
+            Escaped(&online.agent),
+            Escaped(&online.kernel),
+            online.targets,
+            retained(message),
+            losses(&envelope.losses, "; ")
+        )?,
+        Body::Offline => writeln!(
+            out,
+            "{} {device} is OFFLINE{}{}",
+            when(envelope),
+            retained(message),
+            losses(&envelope.losses, "; ")
+        )?,
+        Body::Leak(leak) => {
+            write_leak(&mut out, leak, envelope)?;
+            let boot_s = envelope.at.mono_ms / 1000;
+            let size = message.bytes.map_or(String::new(), |bytes| format!(", {bytes} B on the wire"));
+            let boot = hex(&envelope.boot, 8);
+            writeln!(
+                out,
+                "  said      {}, {} after boot {boot}, message {}{size}{}",
+                when(envelope),
+                span(boot_s),
+                envelope.seq,
+                retained(message)
+            )?;
+            if !envelope.losses.is_none() {
+                writeln!(out, "{}", losses(&envelope.losses, "  "))?;
+            }
+        }
+    }
+    Ok(out)
+}
+
+fn write_leak(out: &mut String, leak: &Leak, envelope: &Envelope) -> fmt::Result {
+    let target = &leak.target;
+    writeln!(
+        out,
+        "LEAK in {} on {} (pid {}, Go 1.{}.{})",
+        Escaped(&target.name),
+        Escaped(&envelope.device),
+        target.pid,
+        target.go.0,
+        target.go.1
+    )?;
+    let rise = i64::from(leak.goroutines) - i64::from(leak.baseline);
+    writeln!(
+        out,
+        "  growth    {} goroutines, {} {} ago: {rise:+}{}",
+        leak.goroutines,
+        leak.baseline,
+        span(u64::from(leak.window_s)),
+        rate(rise, leak.window_s)
+    )?;
+    let since = envelope.at.wall_ms.saturating_sub(u64::from(leak.window_s) * 1000);
+    if envelope.at.clock != ClockQuality::Wrong {
+        writeln!(out, "  since     {} or before", utc(since))?;
+    }
+    writeln!(out, "  grade     {}", grade(leak.grade))?;
+    if leak.sites.is_empty() {
+        writeln!(out, "  created   unknown: no site could be named")?;
+    }
+    for site in &leak.sites {
+        write_site(out, site)?;
+    }
+    Ok(())
+}
+
+fn write_site(out: &mut String, site: &Site) -> fmt::Result {
+    writeln!(out, "  created   in {} at {}:{}", Escaped(&site.function), Escaped(&site.file), site.line)?;
+    writeln!(
+        out,
+        "            {} goroutines in \"{}\", {} more than at the first look",
+        site.count, site.wait, site.grew
+    )?;
+    if let Some(Attributed { created, exited, millis }) = site.attributed {
+        let seconds = f64::from(millis) / 1000.0;
+        writeln!(out, "            created {created}, exited {exited} while watched for {seconds:.1} s")?;
+    }
+    Ok(())
+}
+
+/// `, about 139 a minute`, in the unit that gives a number of some size.
+fn rate(rise: i64, window_s: u32) -> String {
+    if rise <= 0 || window_s == 0 {
+        return String::new();
+    }
+    let window = i64::from(window_s);
+    let units = [(1, "second"), (60, "minute"), (3600, "hour"), (86_400, "day")];
+    let fits =
+        units.iter().map(|(seconds, unit)| (rise * seconds / window, unit)).find(|(count, _)| *count >= 2);
+    fits.map_or(String::new(), |(count, unit)| format!(", about {count} a {unit}"))
+}
+
+fn grade(grade: Grade) -> &'static str {
+    match grade {
+        Grade::Suspected => "suspected: the number grows",
+        Grade::Stuck => "stuck: they never ran while they were observed",
+        Grade::Proven => "proven: nothing that can still run reaches what they wait for",
+    }
+}
+
+/// The device's wall clock, and whether to believe it.
+fn when(envelope: &Envelope) -> String {
+    let doubt = match envelope.at.clock {
+        ClockQuality::Synced => "",
+        ClockQuality::Free => " (clock not synchronised)",
+        ClockQuality::Wrong => " (clock WRONG)",
+    };
+    format!("{}{doubt}", utc(envelope.at.wall_ms))
+}
+
+fn retained(message: &Message) -> &'static str {
+    if message.retained { ", kept by the broker" } else { "" }
+}
+
+/// What was lost since the message before, or nothing.
+fn losses(losses: &Losses, lead: &str) -> String {
+    let parts = [(losses.alerts, "alerts"), (losses.samples, "samples"), (losses.records, "kernel records")];
+    let parts: Vec<String> =
+        parts.iter().filter(|(lost, _)| *lost > 0).map(|(lost, what)| format!("{lost} {what}")).collect();
+    if parts.is_empty() {
+        String::new()
+    } else {
+        format!("{lead}LOST before this message: {}", parts.join(", "))
+    }
+}

@@ -1,0 +1,135 @@
+//! A census: all goroutines of a target grouped by creation site and what they wait for, in a table of
+//! fixed size.
+
+use alloc::vec::Vec;
+
+use glg_proto::wire::Wait;
+
+use crate::goroutines::{Goroutine, WalkStats, Walker};
+use crate::memory::{Addr, Error, Image, Memory};
+use crate::runtime::Runtime;
+
+/// One `go` statement and one reason to wait.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct SiteKey {
+    /// Return address of the `go` statement.
+    pub gopc: Addr,
+    /// What its goroutines wait for.
+    pub wait: Wait,
+}
+
+/// How many goroutines stand at a site.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SiteCount {
+    /// Which site.
+    pub key: SiteKey,
+    /// Entry of the function that the first of them runs.
+    pub startpc: Addr,
+    /// How many.
+    pub count: u32,
+}
+
+/// The last census taken. One table serves all targets; it never grows.
+pub struct Census {
+    /// Open addressing, sorted by count after [`Census::take`].
+    slots: Vec<Option<SiteCount>>,
+    sites: usize,
+    /// Goroutines whose site found no place in the table.
+    pub other: u32,
+    /// What the walk met.
+    pub walk: WalkStats,
+}
+
+impl Census {
+    /// Bytes that a table for `max_sites` takes.
+    #[must_use]
+    pub fn bytes(max_sites: usize) -> usize {
+        slots_for(max_sites) * size_of::<Option<SiteCount>>()
+    }
+
+    /// An empty table for `max_sites` different sites.
+    #[must_use]
+    pub fn new(max_sites: usize) -> Census {
+        let mut slots = Vec::new();
+        slots.resize(slots_for(max_sites), None);
+        Census { slots, sites: 0, other: 0, walk: WalkStats::default() }
+    }
+
+    /// Walks over all goroutines of a target and counts the users' own by site.
+    ///
+    /// # Errors
+    /// As [`Walker::walk`]; the table is then empty.
+    pub fn take(
+        &mut self,
+        walker: &mut Walker,
+        runtime: &Runtime,
+        memory: &mut dyn Memory,
+        image: &mut dyn Image,
+        limit: u64,
+    ) -> Result<(), Error> {
+        self.slots.fill(None);
+        (self.sites, self.other) = (0, 0);
+        let walked = walker.walk(runtime, memory, limit, |g| self.add(g));
+        self.walk = walked.inspect_err(|_| {
+            self.slots.fill(None);
+            (self.sites, self.other, self.walk) = (0, 0, WalkStats::default());
+        })?;
+        for slot in &mut self.slots {
+            // A start function outside of Go's table is none of the runtime's: keep it.
+            if slot.is_some_and(|site| runtime.is_system(image, site.startpc).unwrap_or(false)) {
+                *slot = None;
+            }
+        }
+        // Occupied ones first, the largest first; equal ones in a fixed order.
+        self.slots.sort_unstable_by_key(|slot| {
+            slot.map_or((1, 0, Addr(0)), |s| (0, u32::MAX - s.count, s.key.gopc))
+        });
+        Ok(())
+    }
+
+    fn add(&mut self, g: &Goroutine) {
+        let key = SiteKey { gopc: g.gopc, wait: g.wait };
+        // Three quarters full at most, so that a search always ends at an empty slot.
+        let full = self.sites * 4 >= self.slots.len() * 3;
+        let mask = self.slots.len() - 1;
+        let mixed = (g.gopc.0 ^ (g.wait as u64) << 57).wrapping_mul(0x9E37_79B9_7F4A_7C15);
+        let mut at = (mixed >> 32) as usize & mask;
+        while let Some(slot) = self.slots.get_mut(at) {
+            match slot {
+                Some(site) if site.key == key => {
+                    site.count = site.count.saturating_add(1);
+                    return;
+                }
+                Some(_) => at = (at + 1) & mask,
+                None if full => break,
+                None => {
+                    *slot = Some(SiteCount { key, startpc: g.startpc, count: 1 });
+                    self.sites += 1;
+                    return;
+                }
+            }
+        }
+        self.other = self.other.saturating_add(1);
+    }
+
+    /// The sites, the largest first.
+    pub fn sites(&self) -> impl Iterator<Item = &SiteCount> {
+        self.slots.iter().map_while(Option::as_ref)
+    }
+
+    /// Goroutines counted, those without a place included.
+    #[must_use]
+    pub fn total(&self) -> u32 {
+        self.sites().fold(self.other, |sum, site| sum.saturating_add(site.count))
+    }
+
+    /// How many stand at `key`.
+    #[must_use]
+    pub fn count(&self, key: SiteKey) -> u32 {
+        self.sites().find(|site| site.key == key).map_or(0, |site| site.count)
+    }
+}
+
+fn slots_for(max_sites: usize) -> usize {
+    (max_sites.max(8) * 4 / 3 + 1).next_power_of_two()
+}

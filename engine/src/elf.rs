@@ -1,0 +1,348 @@
+//! The executable file: segments, the few sections that matter, and the few symbols that matter, read in
+//! bounded pieces whatever the file claims its sizes to be.
+
+use heapless::Vec;
+use object::LittleEndian as Le;
+use object::elf;
+use object::pod;
+
+use crate::layout::Arch;
+use crate::memory::{Addr, Bias, Error, Image, Va};
+
+/// Loadable segments that a program may have.
+const LOADS_MAX: usize = 16;
+/// Program headers looked at.
+const PHDRS_MAX: u16 = 64;
+/// Section headers looked at. Go programs have 20 to 40; with C and DWARF about 60.
+const SECTIONS_MAX: u16 = 256;
+/// Symbols a program may have: the largest Go programs known have half a million.
+const SYMBOLS_MAX: u64 = 2_000_000;
+/// Bytes their names may take, likewise: a file full of holes claims gigabytes at no cost.
+const NAMES_MAX: u64 = 128 << 20;
+
+/// A stretch of the file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Extent {
+    /// Offset in the file, in bytes.
+    pub offset: u64,
+    /// Length in bytes.
+    pub len: u64,
+}
+
+/// A section: where it is in the file and where it is linked to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Section {
+    /// In the file.
+    pub file: Extent,
+    /// Link-time address, 0 when not loaded.
+    pub va: Va,
+}
+
+/// A loadable segment.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Load {
+    /// Link-time address.
+    pub va: Va,
+    /// In the file.
+    pub file: Extent,
+    /// Whether it may be written.
+    pub writable: bool,
+    /// Whether it may be executed.
+    pub executable: bool,
+}
+
+/// What an ELF file says of itself, as far as it concerns Go.
+#[derive(Clone, Debug)]
+pub struct Elf {
+    /// Its processor.
+    pub arch: Arch,
+    /// Whether it is position-independent (`ET_DYN`).
+    pub pie: bool,
+    /// Where it begins to run, which the kernel also tells of the live process (`AT_ENTRY`).
+    pub entry: Va,
+    /// Loadable segments in file order.
+    pub loads: Vec<Load, LOADS_MAX>,
+    /// `.go.buildinfo`.
+    pub buildinfo: Option<Section>,
+    /// `.gopclntab`, `.data.rel.ro.gopclntab`.
+    pub pclntab: Option<Section>,
+    /// `.symtab` and its string table.
+    pub symbols: Option<(Extent, Extent)>,
+}
+
+impl Elf {
+    /// Reads the headers.
+    ///
+    /// # Errors
+    /// [`Error::NotGo`] for what is no ELF file, [`Error::Unsupported`] for 32-bit, big-endian or other
+    /// processors, [`Error::Malformed`] where the headers contradict themselves.
+    pub fn parse(image: &mut dyn Image) -> Result<Elf, Error> {
+        let mut bytes = [0u8; 64];
+        image.read_at(0, &mut bytes).map_err(|_| Error::NotGo)?;
+        let header = view::<elf::FileHeader64<Le>>(&bytes, 0)?;
+        let ident = &header.e_ident;
+        if ident.magic != elf::ELFMAG {
+            return Err(Error::NotGo);
+        }
+        if ident.class != elf::ELFCLASS64 || ident.data != elf::ELFDATA2LSB {
+            return Err(Error::Unsupported("32-bit or big-endian program"));
+        }
+        let arch = match header.e_machine.get(Le) {
+            elf::EM_X86_64 => Arch::Amd64,
+            elf::EM_AARCH64 => Arch::Arm64,
+            _ => return Err(Error::Unsupported("processor other than amd64 and arm64")),
+        };
+        let pie = match header.e_type.get(Le) {
+            elf::ET_EXEC => false,
+            elf::ET_DYN => true,
+            _ => return Err(Error::NotGo),
+        };
+        let entry = Va(header.e_entry.get(Le));
+        let mut elf =
+            Elf { arch, pie, entry, loads: Vec::new(), buildinfo: None, pclntab: None, symbols: None };
+        elf.read_segments(image, header)?;
+        elf.read_sections(image, header)?;
+        Ok(elf)
+    }
+
+    fn read_segments(&mut self, image: &mut dyn Image, header: &elf::FileHeader64<Le>) -> Result<(), Error> {
+        let count = header.e_phnum.get(Le);
+        if count > PHDRS_MAX || usize::from(header.e_phentsize.get(Le)) != PHDR {
+            return Err(Error::Malformed { what: "program headers", at: header.e_phoff.get(Le) });
+        }
+        for i in 0..u64::from(count) {
+            let at = table_entry(header.e_phoff.get(Le), i, PHDR)?;
+            let mut bytes = [0u8; PHDR];
+            image.read_at(at, &mut bytes)?;
+            let ph = view::<elf::ProgramHeader64<Le>>(&bytes, at)?;
+            if ph.p_type.get(Le) != elf::PT_LOAD {
+                continue;
+            }
+            let flags = ph.p_flags.get(Le);
+            let load = Load {
+                va: Va(ph.p_vaddr.get(Le)),
+                file: Extent { offset: ph.p_offset.get(Le), len: ph.p_filesz.get(Le) },
+                writable: flags & elf::PF_W != 0,
+                executable: flags & elf::PF_X != 0,
+            };
+            if load.va.0.checked_add(ph.p_memsz.get(Le)).is_none() {
+                return Err(Error::Malformed { what: "segment", at });
+            }
+            self.loads.push(load).map_err(|_| Error::Unsupported("more than 16 segments"))?;
+        }
+        if self.loads.is_empty() {
+            return Err(Error::Malformed { what: "no loadable segment", at: 0 });
+        }
+        Ok(())
+    }
+
+    /// Sections are optional: a program can be stripped of their table.
+    fn read_sections(&mut self, image: &mut dyn Image, header: &elf::FileHeader64<Le>) -> Result<(), Error> {
+        let (table, count) = (header.e_shoff.get(Le), header.e_shnum.get(Le));
+        if table == 0 || count == 0 {
+            return Ok(());
+        }
+        if count > SECTIONS_MAX || usize::from(header.e_shentsize.get(Le)) != SHDR {
+            return Err(Error::Malformed { what: "section headers", at: table });
+        }
+        let names = section(image, table, u64::from(header.e_shstrndx.get(Le)))?;
+        for i in 0..u64::from(count) {
+            let sh = section(image, table, i)?;
+            let kind = sh.sh_type.get(Le);
+            let found = Section { file: extent(&sh), va: Va(sh.sh_addr.get(Le)) };
+            if kind == elf::SHT_SYMTAB {
+                let strings = section(image, table, u64::from(sh.sh_link.get(Le)))?;
+                self.symbols = Some((extent(&sh), extent(&strings)));
+                continue;
+            }
+            if kind != elf::SHT_PROGBITS {
+                continue;
+            }
+            let mut name = [0u8; 32];
+            let at = names.sh_offset.get(Le).saturating_add(u64::from(sh.sh_name.get(Le)));
+            let Ok(name) = read_name(image, at, &mut name) else { continue };
+            match name {
+                b".go.buildinfo" => self.buildinfo = Some(found),
+                b".gopclntab" | b".data.rel.ro.gopclntab" => self.pclntab = Some(found),
+                _ => {}
+            }
+        }
+        Ok(())
+    }
+
+    /// How far the program was moved, from where the live process began to run.
+    ///
+    /// # Errors
+    /// [`Error::Malformed`] when that is not a whole number of pages, or a fixed program was moved.
+    pub fn bias(&self, entry: Addr) -> Result<Bias, Error> {
+        let bias = entry.0.wrapping_sub(self.entry.0);
+        if !bias.is_multiple_of(4096) || (!self.pie && bias != 0) {
+            return Err(Error::Malformed { what: "entry address", at: entry.0 });
+        }
+        Ok(Bias(bias))
+    }
+
+    /// The file offset of a link-time address.
+    #[must_use]
+    pub fn file_offset(&self, va: Va) -> Option<u64> {
+        self.loads.iter().find_map(|load| {
+            let within = va.0.checked_sub(load.va.0)?;
+            (within < load.file.len).then(|| load.file.offset.checked_add(within))?
+        })
+    }
+
+    /// Looks up several symbols in one pass; the answer has one entry per name, `None` where it is absent.
+    ///
+    /// # Errors
+    /// [`Error::Unsupported`] without a symbol table or with an enormous one; [`Error::Unreadable`] or [`Error::Malformed`] where the
+    /// tables do not hold what the headers promise.
+    pub fn symbols<const N: usize>(
+        &self,
+        image: &mut dyn Image,
+        names: [&[u8]; N],
+    ) -> Result<[Option<Va>; N], Error> {
+        let (symbols, strings) = self.symbols.ok_or(Error::Unsupported("program without a symbol table"))?;
+        if symbols.len / SYM as u64 > SYMBOLS_MAX || strings.len > NAMES_MAX {
+            return Err(Error::Unsupported("symbol table larger than any known program's"));
+        }
+        let wanted = name_offsets(image, strings, names)?;
+        let mut found = [None; N];
+        let count = symbols.len / SYM as u64;
+        let mut bytes = [0u8; SYM * 170];
+        let mut next = 0u64;
+        while next < count {
+            let batch = (count - next).min(170);
+            let len = usize::try_from(batch).unwrap_or(0) * SYM;
+            let at = table_entry(symbols.offset, next, SYM)?;
+            let part = bytes.get_mut(..len).ok_or(Error::Malformed { what: "symbols", at })?;
+            image.read_at(at, part)?;
+            for entry in part.chunks_exact(SYM) {
+                let symbol = view::<elf::Sym64<Le>>(entry, at)?;
+                let name = symbol.st_name.get(Le);
+                let hit = wanted.iter().find(|(offset, _)| *offset == name);
+                if let Some(slot) = hit.and_then(|(_, which)| found.get_mut(*which))
+                    && symbol.st_shndx.get(Le) != elf::SHN_UNDEF
+                {
+                    *slot = Some(Va(symbol.st_value.get(Le)));
+                }
+            }
+            next += batch;
+        }
+        Ok(found)
+    }
+}
+
+const PHDR: usize = size_of::<elf::ProgramHeader64<Le>>();
+const SHDR: usize = size_of::<elf::SectionHeader64<Le>>();
+const SYM: usize = size_of::<elf::Sym64<Le>>();
+/// Places in the string table where a wanted name may stand (GNU ld shares suffixes between names).
+const NAME_HITS_MAX: usize = 32;
+
+fn view<T: pod::Pod>(bytes: &[u8], at: u64) -> Result<&T, Error> {
+    pod::from_bytes::<T>(bytes).map(|(t, _)| t).map_err(|()| Error::Malformed { what: "ELF header", at })
+}
+
+fn table_entry(table: u64, index: u64, size: usize) -> Result<u64, Error> {
+    index
+        .checked_mul(size as u64)
+        .and_then(|offset| table.checked_add(offset))
+        .ok_or(Error::Malformed { what: "ELF table", at: table })
+}
+
+fn section(image: &mut dyn Image, table: u64, index: u64) -> Result<elf::SectionHeader64<Le>, Error> {
+    let at = table_entry(table, index, SHDR)?;
+    let mut bytes = [0u8; SHDR];
+    image.read_at(at, &mut bytes)?;
+    view::<elf::SectionHeader64<Le>>(&bytes, at).copied()
+}
+
+fn extent(sh: &elf::SectionHeader64<Le>) -> Extent {
+    Extent { offset: sh.sh_offset.get(Le), len: sh.sh_size.get(Le) }
+}
+
+/// A NUL-terminated name of up to 32 bytes; a longer one is none that we look for.
+fn read_name<'b>(image: &mut dyn Image, at: u64, buf: &'b mut [u8; 32]) -> Result<&'b [u8], Error> {
+    // The table may end before 32 bytes are read: then read byte by byte.
+    if image.read_at(at, buf).is_err() {
+        for (i, byte) in buf.iter_mut().enumerate() {
+            let mut one = [0u8; 1];
+            image.read_at(at.saturating_add(i as u64), &mut one)?;
+            let [b] = one;
+            *byte = b;
+            if b == 0 {
+                break;
+            }
+        }
+    }
+    let end = buf.iter().position(|b| *b == 0).ok_or(Error::Malformed { what: "section name", at })?;
+    buf.get(..end).ok_or(Error::Malformed { what: "section name", at })
+}
+
+/// Streams the string table once and notes where each wanted name ends a string.
+fn name_offsets<const N: usize>(
+    image: &mut dyn Image,
+    strings: Extent,
+    names: [&[u8]; N],
+) -> Result<Vec<(u32, usize), NAME_HITS_MAX>, Error> {
+    const OVERLAP: usize = 64;
+    let mut found = Vec::new();
+    let mut bytes = [0u8; 4096];
+    let total = strings.len;
+    // `kept` bytes from the end of the last piece stand before the new ones: names across the border.
+    let (mut at, mut kept) = (0u64, 0usize);
+    while at < total {
+        let fresh = usize::try_from((total - at).min((bytes.len() - OVERLAP) as u64)).unwrap_or(0);
+        let end = kept + fresh;
+        let offset = strings.offset.saturating_add(at);
+        image.read_at(offset, bytes.get_mut(kept..end).ok_or(Error::Malformed { what: "names", at })?)?;
+        let piece = bytes.get(..end).unwrap_or_default();
+        let piece_at = at - kept as u64;
+        for nul in (kept..end).filter(|i| piece.get(*i) == Some(&0)) {
+            let before = piece.get(..nul).unwrap_or_default();
+            for (which, name) in names.iter().enumerate().filter(|(_, name)| before.ends_with(name)) {
+                let start = piece_at + (nul - name.len()) as u64;
+                let start = u32::try_from(start).map_err(|_| Error::Malformed { what: "names", at })?;
+                found.push((start, which)).map_err(|_| Error::Unsupported("ambiguous symbol names"))?;
+            }
+        }
+        let keep = end.min(OVERLAP);
+        bytes.copy_within(end - keep..end, 0);
+        kept = keep;
+        at += fresh as u64;
+    }
+    Ok(found)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use alloc::vec::Vec as Bytes;
+
+    impl Image for Bytes<u8> {
+        fn read_at(&mut self, offset: u64, out: &mut [u8]) -> Result<(), Error> {
+            let start = usize::try_from(offset).map_err(|_| Error::Unreadable { at: offset })?;
+            let end = start.checked_add(out.len()).ok_or(Error::Unreadable { at: offset })?;
+            out.copy_from_slice(self.get(start..end).ok_or(Error::Unreadable { at: offset })?);
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn names_are_found_across_pieces_and_as_suffixes() {
+        let mut table = alloc::vec![b'x'; 9000];
+        for (at, name) in [(1, "runtime.sched"), (4025, "runtime.allgs"), (8100, "my.runtime.sched")] {
+            table[at - 1] = 0;
+            table[at..at + name.len()].copy_from_slice(name.as_bytes());
+            table[at + name.len()] = 0;
+        }
+        let extent = Extent { offset: 0, len: 9000 };
+        let found = name_offsets(&mut table, extent, [b"runtime.allgs", b"runtime.sched"]).unwrap();
+        assert_eq!(found.as_slice(), [(1, 1), (4025, 0), (8103, 1)]);
+    }
+
+    #[test]
+    fn rubbish_is_not_go() {
+        assert_eq!(Elf::parse(&mut Bytes::new()).unwrap_err(), Error::NotGo);
+        assert_eq!(Elf::parse(&mut alloc::vec![0u8; 4096]).unwrap_err(), Error::NotGo);
+    }
+}

@@ -1,0 +1,353 @@
+//! The engine: one input at a time, decisions out. No files, no clocks, no threads, no sockets.
+
+use alloc::vec::Vec;
+
+use glg_proto::wire::{Body, Envelope, Grade, Leak, Losses, Site, Timestamp};
+
+use crate::census::Census;
+use crate::detector::{Growth, growth};
+use crate::goroutines::{Counter, Walker};
+use crate::governor::{Governor, Spent};
+use crate::history::History;
+use crate::investigation::{CreationCount, Investigation, Judgement};
+use crate::memory::{Addr, Error, Image};
+use crate::outbox::Outbox;
+use crate::probe_point::{self, CODE_BYTES, Probed};
+use crate::runtime::{Lifecycle, Runtime};
+use crate::step::{Effect, Effects, EngineConfig, Event, FilePoint, Input, Name, Note, Process, TargetId};
+use crate::watch::{Phase, Watch, act};
+
+/// How long a runtime may take to initialise itself, in milliseconds.
+const START_MS: u64 = 30_000;
+/// A target whose count fails this often in a row is given up.
+const FAILURES_MAX: u32 = 60;
+
+/// The probes while they are attached.
+struct Attribution {
+    id: TargetId,
+    until_ms: u64,
+    /// Cost of a creation hit and of an exit hit, in nanoseconds.
+    costs_ns: [f32; 2],
+    /// Runs from the first hit counters on.
+    governor: Option<Governor>,
+    detaching: bool,
+}
+
+/// Figures of the engine itself.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct Figures {
+    /// Targets watched.
+    pub targets: u32,
+    /// Counts taken.
+    pub counts: u64,
+    /// Counts that failed.
+    pub counts_failed: u64,
+    /// Censuses taken.
+    pub censuses: u64,
+    /// Alerts raised.
+    pub alerts: u64,
+    /// Cost of all probes so far.
+    pub probes: Spent,
+}
+
+impl Figures {
+    fn charge(&mut self, spent: Spent) {
+        self.probes.hits += spent.hits;
+        self.probes.cpu_ns += spent.cpu_ns;
+        self.probes.percent = spent.percent;
+    }
+}
+
+/// All state there is.
+pub struct Engine {
+    config: EngineConfig,
+    watches: Vec<Watch>,
+    walker: Walker,
+    census: Census,
+    attribution: Option<Attribution>,
+    figures: Figures,
+    /// Alerts on their way out.
+    pub outbox: Outbox,
+}
+
+impl Engine {
+    /// Allocates everything it will ever need except per-target rings, which come with their targets.
+    #[must_use]
+    pub fn new(config: EngineConfig) -> Engine {
+        Engine {
+            watches: Vec::with_capacity(config.max_targets),
+            walker: Walker::new(config.chunk_bytes),
+            census: Census::new(config.census_sites),
+            attribution: None,
+            figures: Figures::default(),
+            outbox: Outbox::new(config.outbox),
+            config,
+        }
+    }
+
+    /// Its own figures.
+    #[must_use]
+    pub fn figures(&self) -> Figures {
+        Figures { targets: u32::try_from(self.watches.len()).unwrap_or(u32::MAX), ..self.figures }
+    }
+
+    /// The targets and their last counts, for those who ask.
+    pub fn targets(&self) -> impl Iterator<Item = TargetId> + '_ {
+        self.watches.iter().map(|watch| watch.id)
+    }
+
+    /// An envelope around `body`, for messages that do not go through the outbox.
+    #[must_use]
+    pub fn envelope(&self, now: Timestamp, body: Body) -> Envelope {
+        Envelope {
+            device: self.config.device.clone(),
+            boot: self.config.boot,
+            epoch: self.config.epoch,
+            seq: self.outbox.next_seq(),
+            at: now,
+            losses: Losses::default(),
+            body,
+        }
+    }
+
+    /// Takes one input. Never blocks but for the reads of `process`.
+    pub fn step(&mut self, now: Timestamp, input: Input<'_>, effects: &mut Effects) {
+        let now_ms = now.mono_ms;
+        match input {
+            Input::Found { id, name, entry, mut process } => {
+                self.found(now_ms, (id, name), entry, &mut process, effects);
+            }
+            Input::Sample { id, mut process } => self.sample(now, id, &mut process, effects),
+            Input::Gone(id) => self.forget(id, effects),
+            Input::Hits(hits) => self.hits(now_ms, hits, effects),
+            Input::Attributed { id, millis, counts } => self.attributed(id, millis, counts),
+            Input::NotAttached(id) => self.attribution = self.attribution.take().filter(|a| a.id != id),
+            Input::Lost(losses) => self.outbox.lost(losses),
+            Input::Link(true) => {}
+            Input::Link(false) => self.outbox.link_lost(),
+            Input::Acknowledged(seq) => {
+                self.outbox.acknowledged(seq);
+            }
+        }
+    }
+
+    fn found(
+        &mut self,
+        now_ms: u64,
+        (id, name): (TargetId, Name),
+        entry: Addr,
+        process: &mut Process<'_>,
+        effects: &mut Effects,
+    ) {
+        if self.watches.iter().any(|watch| watch.id == id) {
+            return;
+        }
+        // First whether it is Go at all: only then it could take a place.
+        let room = self.watches.len() < self.config.max_targets;
+        let runtime = Runtime::open(process.image, entry).map_err(Event::NotWatched);
+        match runtime.and_then(|runtime| room.then_some(runtime).ok_or(Event::NoPlace)) {
+            Ok(runtime) => self.watches.push(Watch {
+                id,
+                name,
+                runtime,
+                counter: Counter::default(),
+                history: History::new(&self.config.history),
+                phase: Phase::Starting { since_ms: now_ms },
+                failures: 0,
+            }),
+            Err(event) => {
+                act(effects, Effect::Note(Note { id, name, event }));
+                act(effects, Effect::Forget(id));
+            }
+        }
+    }
+
+    fn forget(&mut self, id: TargetId, effects: &mut Effects) {
+        let cut_short = self.attribution.take_if(|a| a.id == id).filter(|a| !a.detaching);
+        if let Some(attribution) = cut_short {
+            self.figures.charge(attribution.governor.map(|g| g.spent()).unwrap_or_default());
+            act(effects, Effect::Detach(id));
+        }
+        self.watches.retain(|watch| watch.id != id);
+        act(effects, Effect::Forget(id));
+    }
+
+    fn sample(&mut self, now: Timestamp, id: TargetId, process: &mut Process<'_>, effects: &mut Effects) {
+        let Some(watch) = self.watches.iter_mut().find(|watch| watch.id == id) else { return };
+        let now_ms = now.mono_ms;
+        let count = match watch.counter.count(&watch.runtime, process.memory) {
+            Ok(count) => count,
+            Err(error) => return self.count_failed(now_ms, id, error, effects),
+        };
+        self.figures.counts += 1;
+        watch.failures = 0;
+        if let Phase::Starting { .. } = watch.phase {
+            watch.phase = Phase::Calm { not_before_ms: 0 };
+            watch.say(effects, Event::Watching { go: watch.runtime.go, goroutines: count });
+        }
+        let closed = watch.history.add(u32::try_from(now_ms / 1000).unwrap_or(u32::MAX), count);
+        let probing = self.attribution.as_ref().is_some_and(|a| a.id == id);
+        if let Phase::Observing(investigation) = &watch.phase {
+            if now_ms >= investigation.due_ms && !probing {
+                self.conclude(now, id, count, process, effects);
+            }
+        } else if let Some(growth) = growth(&watch.history, closed, &self.config.growth)
+            && watch.may_observe(now_ms, count, self.config.remind_s)
+        {
+            self.observe(now_ms, id, growth, process, effects);
+        }
+    }
+
+    fn count_failed(&mut self, now_ms: u64, id: TargetId, error: Error, effects: &mut Effects) {
+        let Some(watch) = self.watches.iter_mut().find(|watch| watch.id == id) else { return };
+        let starting = match watch.phase {
+            Phase::Starting { since_ms } => Some(now_ms.saturating_sub(since_ms)),
+            _ => None,
+        };
+        if error == Error::Gone {
+            return self.forget(id, effects);
+        }
+        watch.failures += 1;
+        if starting.is_none() {
+            watch.history.missed += 1;
+            self.figures.counts_failed += 1;
+            self.outbox.lost(Losses { samples: 1, ..Losses::default() });
+            if watch.failures == 1 {
+                watch.say(effects, Event::CountFailed(error));
+            }
+        }
+        if starting.map_or(watch.failures >= FAILURES_MAX, |waited| waited >= START_MS) {
+            watch.say(effects, Event::NotWatched(error));
+            self.forget(id, effects);
+        }
+    }
+
+    /// Takes a census of one target into the common table.
+    fn take_census(&mut self, id: TargetId, process: &mut Process<'_>) -> Result<(), Error> {
+        let watch = self.watches.iter().find(|watch| watch.id == id).ok_or(Error::Gone)?;
+        let limit = self.config.census_goroutines;
+        self.figures.censuses += 1;
+        self.census.take(&mut self.walker, &watch.runtime, process.memory, process.image, limit)
+    }
+
+    /// Growth: the first census, and the probes if they are free.
+    fn observe(
+        &mut self,
+        now_ms: u64,
+        id: TargetId,
+        growth: Growth,
+        process: &mut Process<'_>,
+        effects: &mut Effects,
+    ) {
+        let census = self.take_census(id, process);
+        let Some(watch) = self.watches.iter_mut().find(|watch| watch.id == id) else { return };
+        if let Err(error) = census {
+            return watch.census_failed(now_ms, growth, error, effects);
+        }
+        watch.phase = Phase::Observing(Investigation::begin(growth, &self.census, now_ms));
+        watch.say(
+            effects,
+            Event::Growing { from: growth.baseline, to: growth.level, window_s: growth.window_s },
+        );
+        let (Some(config), None) = (self.config.attribute, &self.attribution) else { return };
+        let Some((create, exit)) = attach_points(&watch.runtime, process.image) else { return };
+        self.attribution = Some(Attribution {
+            id,
+            until_ms: now_ms.saturating_add(config.millis),
+            costs_ns: [create, exit].map(|point| config.cost.of(point.class)),
+            governor: None,
+            detaching: false,
+        });
+        let gopc_offset = u32::from(watch.runtime.layout.g.gopc);
+        act(effects, Effect::Attach { id, create, exit, gopc_offset });
+    }
+
+    /// New hit counters: charge them, and take the probes off when their time or their budget is over.
+    fn hits(&mut self, now_ms: u64, hits: [u64; 2], effects: &mut Effects) {
+        let (Some(config), Some(attribution)) = (self.config.attribute, &mut self.attribution) else {
+            return;
+        };
+        let Some(governor) = &mut attribution.governor else {
+            attribution.governor =
+                Some(Governor::start(config.budget_percent, attribution.costs_ns, now_ms, hits));
+            return;
+        };
+        let over_budget = governor.charge(now_ms, hits);
+        if (!over_budget && now_ms < attribution.until_ms) || attribution.detaching {
+            return;
+        }
+        attribution.detaching = true;
+        let (id, spent) = (attribution.id, governor.spent());
+        self.figures.charge(spent);
+        if let Some(watch) = self.watches.iter().find(|watch| watch.id == id) {
+            watch.say(effects, Event::Probed { spent, over_budget });
+        }
+        act(effects, Effect::Detach(id));
+    }
+
+    fn attributed(&mut self, id: TargetId, millis: u32, counts: &[CreationCount]) {
+        self.attribution = self.attribution.take().filter(|a| a.id != id);
+        let watch = self.watches.iter_mut().find(|watch| watch.id == id);
+        if let Some(Phase::Observing(investigation)) = watch.map(|watch| &mut watch.phase) {
+            investigation.attribute(counts, millis);
+        }
+    }
+
+    /// The second census, and the verdict.
+    fn conclude(
+        &mut self,
+        now: Timestamp,
+        id: TargetId,
+        count: u32,
+        process: &mut Process<'_>,
+        effects: &mut Effects,
+    ) {
+        let census = self.take_census(id, process);
+        let Some(watch) = self.watches.iter_mut().find(|watch| watch.id == id) else { return };
+        let again = Phase::Calm { not_before_ms: now.mono_ms };
+        let Phase::Observing(investigation) = core::mem::replace(&mut watch.phase, again) else { return };
+        let growth = investigation.growth;
+        if let Err(error) = census {
+            return watch.census_failed(now.mono_ms, growth, error, effects);
+        }
+        let Judgement::Leak(sites) = investigation.judge(&self.census) else {
+            watch.pause(now.mono_ms, growth);
+            return watch.say(effects, Event::NotConfirmed);
+        };
+        watch.phase = Phase::Alerted { at_ms: now.mono_ms, level: count };
+        let sites = sites.iter().map(|site| watch.name_site(process.image, site, effects)).collect();
+        let leak = Leak {
+            target: watch.describe(),
+            grade: Grade::Suspected,
+            goroutines: count,
+            baseline: growth.baseline,
+            window_s: growth.window_s.saturating_add(growth.confirm_s),
+            sites,
+        };
+        let event = match leak.sites.first() {
+            Some(Site { function, line, .. }) => {
+                Event::Leaking { goroutines: count, function: function.clone(), line: *line }
+            }
+            None => Event::NotConfirmed,
+        };
+        watch.say(effects, event);
+        let note = Note { id, name: watch.name.clone(), event: Event::AlertTooLarge };
+        self.figures.alerts += 1;
+        let envelope = self.envelope(now, Body::Leak(leak));
+        if self.outbox.push(envelope).is_err() {
+            act(effects, Effect::Note(note));
+        }
+    }
+}
+
+/// Where to attach the creation and the exit probe; `None` when the functions cannot be found.
+fn attach_points(runtime: &Runtime, image: &mut dyn Image) -> Option<(FilePoint, FilePoint)> {
+    let Lifecycle { create, exit } = runtime.lifecycle?;
+    let mut point = |entry, function| {
+        let mut code = [0u8; CODE_BYTES];
+        let start = runtime.code(image, entry, &mut code).ok()?;
+        let found = probe_point::find(runtime.layout.arch, function, &code);
+        Some(FilePoint { offset: start.checked_add(u64::from(found.offset))?, class: found.class })
+    };
+    Some((point(create, Probed::Newproc1)?, point(exit, Probed::Goexit0)?))
+}

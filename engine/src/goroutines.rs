@@ -1,0 +1,396 @@
+//! Counting goroutines and walking over them, from outside, while the program runs.
+
+use alloc::boxed::Box;
+use alloc::vec;
+use alloc::vec::Vec;
+use core::ops::Range;
+
+use glg_proto::wire::Wait;
+
+use crate::layout::{G, Layout, Sched, Status};
+use crate::memory::{Addr, Error, Memory, Run, le};
+use crate::runtime::Runtime;
+
+/// Ps a program may have (`GOMAXPROCS`); the kernel takes 1,024 stretches per read.
+const PS_MAX: usize = 512;
+/// Pointers of `allgs` looked at in one go.
+const BATCH: usize = 1024;
+/// Least bytes of `g` structs fetched in one go: a batch of pointers has to fit.
+const BUFFER_MIN: usize = BATCH * 8;
+/// `g`s this close together are fetched as one stretch: skipping less costs more than reading it.
+const GAP: u64 = 4096;
+/// Times that `allgs` may move during one walk: it grows by a quarter and more each time.
+const MOVES_MAX: u32 = 64;
+/// Bytes of a slice header: pointer, length, capacity.
+const SLICE: usize = 24;
+
+/// Counts goroutines with one read of a few dozen words, however many there are.
+#[derive(Debug, Default)]
+pub struct Counter {
+    /// Where the Ps are: `allp`'s array changes only with `GOMAXPROCS`.
+    ps: Vec<Addr>,
+    allp: [u64; 2],
+    runs: Vec<Run>,
+    bytes: Vec<u8>,
+}
+
+impl Counter {
+    /// Bytes a counter takes for a program with `ps` Ps.
+    #[must_use]
+    pub fn bytes(ps: usize) -> usize {
+        ps * (size_of::<Addr>() + size_of::<Run>() + 4) + 512
+    }
+
+    /// What `runtime.NumGoroutine` would say: `gcount` in `runtime/proc.go`, allglen less the free lists
+    /// less the system goroutines, at least 1.
+    ///
+    /// # Errors
+    /// [`Error::NotReady`] while the runtime starts; [`Error::Gone`], [`Error::Unreadable`], or
+    /// [`Error::Malformed`] when the words contradict each other.
+    pub fn count(&mut self, runtime: &Runtime, memory: &mut dyn Memory) -> Result<u32, Error> {
+        // The array of Ps may be replaced between two reads: then look again, once.
+        for _ in 0..2 {
+            if let Some(count) = self.try_count(runtime, memory)? {
+                return Ok(count);
+            }
+            // What was found in part must not be taken for all of them by the next count.
+            self.find_ps(memory).inspect_err(|_| self.allp = [0; 2])?;
+        }
+        Err(Error::Malformed { what: "allp", at: runtime.globals.allp.0 })
+    }
+
+    fn try_count(&mut self, runtime: &Runtime, memory: &mut dyn Memory) -> Result<Option<u32>, Error> {
+        let layout = runtime.layout;
+        let sched = sched_span(&layout.sched);
+        self.runs.clear();
+        self.runs.push(Run { at: runtime.globals.allp, len: 16 });
+        self.runs.push(Run { at: runtime.globals.allgs.plus(8)?, len: 8 });
+        self.runs.push(Run { at: runtime.globals.sched.plus(sched.start as u64)?, len: sched.len() });
+        for p in &self.ps {
+            self.runs.push(Run { at: p.plus(u64::from(layout.p.g_free))?, len: 4 });
+        }
+        let total = self.runs.iter().map(|run| run.len).sum();
+        self.bytes.resize(total, 0);
+        memory.read_runs(&self.runs, &mut self.bytes)?;
+
+        let bytes = self.bytes.as_slice();
+        let allp = [le::u64(bytes, 0)?, le::u64(bytes, 8)?];
+        let allgs = le::u64(bytes, 16)?;
+        if allp == [0, 0] || allgs == 0 {
+            return Err(Error::NotReady);
+        }
+        if allp != self.allp {
+            self.allp = allp;
+            return Ok(None);
+        }
+        let word = |offset: u16| le::u32(bytes, 24 + usize::from(offset).saturating_sub(sched.start));
+        let mut free = i64::from(word(layout.sched.ngsys)?.cast_signed());
+        for offset in layout.sched.g_free {
+            free += i64::from(word(*offset)?.cast_signed());
+        }
+        for i in 0..self.ps.len() {
+            free += i64::from(le::u32(bytes, 24 + sched.len() + 4 * i)?.cast_signed());
+        }
+        let implausible = Error::Malformed { what: "goroutine count", at: runtime.globals.allgs.0 };
+        let count = i64::try_from(allgs).map_err(|_| implausible)?.checked_sub(free).ok_or(implausible)?;
+        // All variables can change independently, so the difference may be off for an instant: the runtime
+        // itself says "at least 1". Beyond the number of gs there is no such excuse.
+        if count > i64::from(u32::MAX) || free < 0 {
+            return Err(implausible);
+        }
+        Ok(Some(u32::try_from(count.max(1)).map_err(|_| implausible)?))
+    }
+
+    fn find_ps(&mut self, memory: &mut dyn Memory) -> Result<(), Error> {
+        let [at, len] = self.allp;
+        let len = usize::try_from(len)
+            .ok()
+            .filter(|len| *len <= PS_MAX)
+            .ok_or(Error::Malformed { what: "number of Ps", at })?;
+        self.bytes.resize(len * 8, 0);
+        memory.read(Addr(at), &mut self.bytes)?;
+        self.ps.clear();
+        for i in 0..len {
+            match le::u64(&self.bytes, i * 8)? {
+                0 => return Err(Error::NotReady),
+                p => self.ps.push(Addr(p)),
+            }
+        }
+        Ok(())
+    }
+}
+
+/// One live goroutine, as its `g` said at the moment it was read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Goroutine {
+    /// Address of the `g`.
+    pub g: Addr,
+    /// Goroutine id.
+    pub goid: u64,
+    /// What it does.
+    pub status: Status,
+    /// What it waits for; for one that does not wait, what it does.
+    pub wait: Wait,
+    /// Return address of the `go` statement.
+    pub gopc: Addr,
+    /// Entry of the function it runs.
+    pub startpc: Addr,
+}
+
+/// What a walk met besides goroutines.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct WalkStats {
+    /// `g`s looked at.
+    pub seen: u64,
+    /// Ended ones among them, waiting to be used again.
+    pub dead: u64,
+    /// Records that contradicted themselves: read while they were being written.
+    pub torn: u64,
+    /// `g`s that could not be read.
+    pub unreadable: u64,
+    /// `g`s not looked at, because there are more than the configured limit.
+    pub skipped: u64,
+}
+
+/// Walks over all goroutines in bounded memory; made once, used for every walk.
+pub struct Walker {
+    pointers: Vec<u64>,
+    runs: Vec<Run>,
+    buffer: Box<[u8]>,
+}
+
+impl Walker {
+    /// Bytes a walker takes.
+    #[must_use]
+    pub const fn bytes(chunk_bytes: usize) -> usize {
+        let buffer = if chunk_bytes < BUFFER_MIN { BUFFER_MIN } else { chunk_bytes };
+        buffer + BATCH * (8 + size_of::<Run>())
+    }
+
+    /// A walker that fetches `chunk_bytes` in one go.
+    #[must_use]
+    pub fn new(chunk_bytes: usize) -> Walker {
+        Walker {
+            pointers: Vec::with_capacity(BATCH),
+            runs: Vec::with_capacity(BATCH),
+            buffer: vec![0; chunk_bytes.max(BUFFER_MIN)].into_boxed_slice(),
+        }
+    }
+
+    /// Calls `visit` for each live goroutine, system goroutines included, in no particular order.
+    ///
+    /// `allgs` only ever grows and keeps its order, so walking by index misses nothing that was there at the
+    /// start, even when the array is moved meanwhile.
+    ///
+    /// # Errors
+    /// [`Error::NotReady`], [`Error::Gone`] or [`Error::Unreadable`] when `allgs` itself cannot be read.
+    pub fn walk(
+        &mut self,
+        runtime: &Runtime,
+        memory: &mut dyn Memory,
+        limit: u64,
+        mut visit: impl FnMut(&Goroutine),
+    ) -> Result<WalkStats, Error> {
+        let mut stats = WalkStats::default();
+        let (mut next, mut moves) = (0u64, 0u32);
+        loop {
+            let (array, len) = allgs(runtime, memory)?;
+            if next >= len.min(limit) {
+                stats.skipped = len.saturating_sub(limit);
+                return Ok(stats);
+            }
+            let batch = (len.min(limit) - next).min(BATCH as u64);
+            let bytes = usize::try_from(batch * 8).unwrap_or(0);
+            let into = self.buffer.get_mut(..bytes).ok_or(Error::Malformed { what: "batch", at: next })?;
+            match memory.read(array.plus(next * 8)?, into) {
+                Ok(()) => {}
+                // Moved and its old place unmapped: the next header read has the new one.
+                Err(Error::Unreadable { .. }) if moves < MOVES_MAX && allgs(runtime, memory)?.0 != array => {
+                    moves += 1;
+                    continue;
+                }
+                Err(error) => return Err(error),
+            }
+            self.pointers.clear();
+            for i in 0..into.len() / 8 {
+                self.pointers.push(le::u64(into, i * 8)?);
+            }
+            self.pointers.sort_unstable();
+            // Nonsense at the end of the address space loses no other g.
+            let last = u64::MAX - u64::from(runtime.layout.g.size);
+            let sane = self.pointers.partition_point(|g| *g <= last);
+            stats.seen += (self.pointers.len() - sane) as u64;
+            stats.unreadable += (self.pointers.len() - sane) as u64;
+            self.pointers.truncate(sane);
+            self.visit_batch(runtime.layout, memory, &mut stats, &mut visit)?;
+            next += batch;
+        }
+    }
+
+    /// Fetches the `g`s of one sorted batch in as few stretches as fit into the buffer.
+    fn visit_batch(
+        &mut self,
+        layout: &Layout,
+        memory: &mut dyn Memory,
+        stats: &mut WalkStats,
+        visit: &mut impl FnMut(&Goroutine),
+    ) -> Result<(), Error> {
+        let fields = g_span(&layout.g);
+        let (room, mut from) = (self.buffer.len(), 0);
+        while from < self.pointers.len() {
+            self.runs.clear();
+            let (mut used, mut to) = (0, from);
+            while let Some(g) = self.pointers.get(to) {
+                let at = Addr(*g).plus(fields.start as u64)?;
+                match self.runs.last_mut() {
+                    Some(run) if at.0 - run.at.0 <= run.len as u64 + GAP => {
+                        // Joined: the stretch now ends with this g.
+                        let len = usize::try_from(at.0 - run.at.0).unwrap_or(room) + fields.len();
+                        let more = len.saturating_sub(run.len);
+                        if used + more > room {
+                            break;
+                        }
+                        run.len += more;
+                        used += more;
+                    }
+                    _ => {
+                        if used + fields.len() > room {
+                            break;
+                        }
+                        self.runs.push(Run { at, len: fields.len() });
+                        used += fields.len();
+                    }
+                }
+                to += 1;
+            }
+            let pointers = self.pointers.get(from..to).unwrap_or_default();
+            let buffer = self.buffer.get_mut(..used).unwrap_or_default();
+            stats.seen += pointers.len() as u64;
+            match memory.read_runs(&self.runs, buffer) {
+                Ok(()) => {
+                    let mut places = Places { runs: &self.runs, before: 0 };
+                    for g in pointers {
+                        let at = places.find(g.saturating_add(fields.start as u64));
+                        let record = at.and_then(|at| buffer.get(at..at + fields.len())).unwrap_or_default();
+                        decode(layout, Addr(*g), record, fields.start, stats, visit);
+                    }
+                }
+                Err(Error::Gone) => return Err(Error::Gone),
+                Err(_) => one_by_one(layout, memory, pointers, stats, visit)?,
+            }
+            from = to;
+        }
+        Ok(())
+    }
+}
+
+/// A stretch failed: an address in it is nonsense or was unmapped. Reads each `g` alone, to lose only that.
+fn one_by_one(
+    layout: &Layout,
+    memory: &mut dyn Memory,
+    pointers: &[u64],
+    stats: &mut WalkStats,
+    visit: &mut impl FnMut(&Goroutine),
+) -> Result<(), Error> {
+    let fields = g_span(&layout.g);
+    let mut record = [0u8; 512];
+    for g in pointers {
+        let record = record.get_mut(..fields.len()).unwrap_or_default();
+        match Addr(*g).plus(fields.start as u64).and_then(|at| memory.read(at, record)) {
+            Ok(()) => decode(layout, Addr(*g), record, fields.start, stats, visit),
+            Err(Error::Gone) => return Err(Error::Gone),
+            Err(_) => stats.unreadable += 1,
+        }
+    }
+    Ok(())
+}
+
+/// Where in the buffer addresses are; they have to be asked for in rising order, as the stretches are.
+struct Places<'r> {
+    /// The stretch of the last answer and those behind it.
+    runs: &'r [Run],
+    /// Bytes of the buffer before the first of them.
+    before: usize,
+}
+
+impl Places<'_> {
+    fn find(&mut self, at: u64) -> Option<usize> {
+        while let [run, rest @ ..] = self.runs {
+            let within = usize::try_from(at.checked_sub(run.at.0)?).unwrap_or(usize::MAX);
+            if within < run.len {
+                return Some(self.before + within);
+            }
+            (self.before, self.runs) = (self.before + run.len, rest);
+        }
+        None
+    }
+}
+
+fn allgs(runtime: &Runtime, memory: &mut dyn Memory) -> Result<(Addr, u64), Error> {
+    let mut slice = [0u8; SLICE];
+    memory.read(runtime.globals.allgs, &mut slice)?;
+    let (array, len, capacity) = (le::u64(&slice, 0)?, le::u64(&slice, 8)?, le::u64(&slice, 16)?);
+    if array == 0 || len == 0 {
+        return Err(Error::NotReady);
+    }
+    if len > capacity {
+        return Err(Error::Malformed { what: "allgs", at: runtime.globals.allgs.0 });
+    }
+    Ok((Addr(array), len))
+}
+
+/// Parses the fields of one `g`; `base` is the offset in `g` at which `record` begins.
+fn decode(
+    layout: &Layout,
+    g: Addr,
+    record: &[u8],
+    base: usize,
+    stats: &mut WalkStats,
+    visit: &mut impl FnMut(&Goroutine),
+) {
+    let at = |offset: u16| usize::from(offset).saturating_sub(base);
+    let mut fields = || -> Result<Option<Goroutine>, Error> {
+        let l = &layout.g;
+        let Some(status) = Status::from_raw(le::u32(record, at(l.atomicstatus))?) else {
+            stats.torn += 1;
+            return Ok(None);
+        };
+        let (goid, gopc) = (le::u64(record, at(l.goid))?, le::u64(record, at(l.gopc))?);
+        if status.is_dead() {
+            stats.dead += 1;
+            return Ok(None);
+        }
+        if goid == 0 || gopc == 0 {
+            stats.torn += 1;
+            return Ok(None);
+        }
+        let wait = match status {
+            Status::Waiting | Status::Leaked => layout.wait(le::u8(record, at(l.waitreason))?),
+            Status::Runnable => Wait::Runnable,
+            Status::Running => Wait::Running,
+            Status::Syscall => Wait::Syscall,
+            _ => Wait::Preempted,
+        };
+        let startpc = Addr(le::u64(record, at(l.startpc))?);
+        Ok(Some(Goroutine { g, goid, status, wait, gopc: Addr(gopc), startpc }))
+    };
+    match fields() {
+        Ok(Some(goroutine)) => visit(&goroutine),
+        Ok(None) => {}
+        Err(_) => stats.torn += 1,
+    }
+}
+
+/// The stretch of `schedt` that holds all words of the count.
+fn sched_span(sched: &Sched) -> Range<usize> {
+    let offsets = sched.g_free.iter().copied().chain([sched.ngsys]);
+    let (first, last) = offsets.fold((u16::MAX, 0), |(low, high), o| (low.min(o), high.max(o)));
+    usize::from(first)..usize::from(last) + 4
+}
+
+/// The stretch of `g` that holds all fields a census looks at.
+fn g_span(g: &G) -> Range<usize> {
+    let offsets = [g.atomicstatus, g.goid, g.waitreason, g.gopc, g.startpc];
+    let (first, last) = offsets.iter().fold((u16::MAX, 0), |(low, high), o| (low.min(*o), high.max(*o)));
+    usize::from(first)..usize::from(last) + 8
+}

@@ -1,0 +1,102 @@
+//! Keeps the probes within their budget: what they cost is the number of hits times the cost of one, which
+//! was measured on this very machine.
+
+use crate::probe_point::HitClass;
+
+/// Cost of one probe hit, the trap included, measured when the agent started.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct HitCost {
+    /// Nanoseconds at an instruction that the kernel emulates.
+    pub emulated_ns: f32,
+    /// Nanoseconds at an instruction that the kernel single-steps.
+    pub stepped_ns: f32,
+}
+
+impl HitCost {
+    /// Of one class.
+    #[must_use]
+    pub fn of(&self, class: HitClass) -> f32 {
+        match class {
+            HitClass::Emulated => self.emulated_ns,
+            HitClass::Stepped => self.stepped_ns,
+        }
+    }
+}
+
+/// What has been spent since the probes were attached.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct Spent {
+    /// Hits of both probes.
+    pub hits: u64,
+    /// CPU time in nanoseconds.
+    pub cpu_ns: f64,
+    /// Share of one core over the last period, in per cent.
+    pub percent: f64,
+}
+
+/// Adds up the cost of one attachment.
+#[derive(Clone, Copy, Debug)]
+pub struct Governor {
+    budget_percent: f64,
+    /// Cost of a creation and of an exit.
+    costs_ns: [f64; 2],
+    last_ms: u64,
+    last_hits: [u64; 2],
+    spent: Spent,
+}
+
+impl Governor {
+    /// Begins at `now_ms` with the probes' hit counters at `hits` (creations, exits).
+    #[must_use]
+    pub fn start(budget_percent: f64, costs_ns: [f32; 2], now_ms: u64, hits: [u64; 2]) -> Governor {
+        let costs_ns = costs_ns.map(f64::from);
+        Governor { budget_percent, costs_ns, last_ms: now_ms, last_hits: hits, spent: Spent::default() }
+    }
+
+    /// Charges the hits since the last call. `true` when the period was over the budget: detach.
+    pub fn charge(&mut self, now_ms: u64, hits: [u64; 2]) -> bool {
+        let elapsed_ns = now_ms.saturating_sub(self.last_ms) as f64 * 1e6;
+        if elapsed_ns == 0.0 {
+            return false;
+        }
+        let mut cost = 0.0;
+        for ((now, before), each) in hits.iter().zip(self.last_hits).zip(self.costs_ns) {
+            let new = now.saturating_sub(before);
+            self.spent.hits += new;
+            cost += new as f64 * each;
+        }
+        self.spent.cpu_ns += cost;
+        self.spent.percent = cost / elapsed_ns * 100.0;
+        (self.last_ms, self.last_hits) = (now_ms, hits);
+        self.spent.percent > self.budget_percent
+    }
+
+    /// What has been spent so far.
+    #[must_use]
+    pub fn spent(&self) -> Spent {
+        self.spent
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn over_budget_is_noticed_in_the_period_in_which_it_happens() {
+        // 1 % of a core is 10 ms a second: 10,000 hits of 1 µs.
+        let mut governor = Governor::start(1.0, [1000.0, 1000.0], 5000, [100, 200]);
+        assert!(!governor.charge(6000, [4100, 4200])); // 8,000 hits: 0.8 %
+        assert!((governor.spent().percent - 0.8).abs() < 1e-9);
+        assert!(governor.charge(6100, [5100, 4400])); // 1,200 hits in 100 ms: 1.2 %
+        assert_eq!(governor.spent().hits, 9200);
+        assert!((governor.spent().cpu_ns - 9.2e6).abs() < 1.0);
+    }
+
+    #[test]
+    fn no_time_no_charge_and_nothing_is_forgotten() {
+        let mut governor = Governor::start(1.0, [1000.0, 1000.0], 0, [0, 0]);
+        assert!(!governor.charge(0, [1_000_000, 0]));
+        assert!(governor.charge(1000, [1_000_000, 0]));
+    }
+}

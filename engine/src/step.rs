@@ -1,0 +1,279 @@
+//! What goes into the engine and what comes out of it: closed lists, so that there is no second path.
+
+use core::fmt;
+
+use glg_proto::wire::Losses;
+use heapless::String;
+
+use crate::buildinfo::GoVersion;
+use crate::detector::GrowthConfig;
+use crate::governor::{HitCost, Spent};
+use crate::history::HistoryConfig;
+use crate::investigation::CreationCount;
+use crate::memory::{Addr, Error, Image, Memory};
+use crate::probe_point::HitClass;
+
+/// Longest effects list of one step.
+const EFFECTS_MAX: usize = 8;
+
+/// A process, distinguished from a later one with the same number by its start time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct TargetId {
+    /// Process id.
+    pub pid: u32,
+    /// Field 22 of `/proc/PID/stat`: clock ticks after boot.
+    pub start: u64,
+}
+
+/// Name of a target: base name of its executable.
+pub type Name = String<24>;
+
+/// What the engine is configured with; the agent makes it from the board config.
+#[derive(Clone, Debug)]
+pub struct EngineConfig {
+    /// Name of the device.
+    pub device: String<{ glg_proto::wire::DEVICE_MAX }>,
+    /// First eight bytes of the boot id.
+    pub boot: [u8; 8],
+    /// Seconds after boot at which the agent started.
+    pub epoch: u32,
+    /// Targets at most.
+    pub max_targets: usize,
+    /// Rings per target.
+    pub history: HistoryConfig,
+    /// What is growth.
+    pub growth: GrowthConfig,
+    /// Seconds before an unchanged alert is repeated.
+    pub remind_s: u32,
+    /// Goroutines looked at in a census.
+    pub census_goroutines: u64,
+    /// Sites in a census.
+    pub census_sites: usize,
+    /// Bytes fetched in one go.
+    pub chunk_bytes: usize,
+    /// Whether and how long to probe; `None`: never.
+    pub attribute: Option<AttributeConfig>,
+    /// Alerts kept.
+    pub outbox: usize,
+}
+
+/// Limits of the probes.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct AttributeConfig {
+    /// Milliseconds attached.
+    pub millis: u64,
+    /// Per cent of one core.
+    pub budget_percent: f64,
+    /// Measured at start.
+    pub cost: HitCost,
+}
+
+/// Both sides of a process, held open by the agent for as long as it is a target.
+pub struct Process<'a> {
+    /// Its memory.
+    pub memory: &'a mut dyn Memory,
+    /// Its executable file.
+    pub image: &'a mut dyn Image,
+}
+
+/// What happened.
+pub enum Input<'a> {
+    /// A process appeared that the board wants watched.
+    Found {
+        /// Which.
+        id: TargetId,
+        /// Base name of its executable.
+        name: Name,
+        /// Where it began to run: `AT_ENTRY` of its auxiliary vector.
+        entry: Addr,
+        /// Its bytes.
+        process: Process<'a>,
+    },
+    /// Time to look at a target.
+    Sample {
+        /// Which.
+        id: TargetId,
+        /// Its bytes.
+        process: Process<'a>,
+    },
+    /// A process ended or runs another program now.
+    Gone(TargetId),
+    /// Hit counters of the creation and the exit probe.
+    Hits([u64; 2]),
+    /// The probes are off; this is what they counted at each creation site.
+    Attributed {
+        /// Of which target.
+        id: TargetId,
+        /// For how long.
+        millis: u32,
+        /// Per creation site.
+        counts: &'a [CreationCount],
+    },
+    /// The probes could not be attached.
+    NotAttached(TargetId),
+    /// Something was lost outside of the engine.
+    Lost(Losses),
+    /// The link came (`true`) or went.
+    Link(bool),
+    /// The broker has acknowledged a message.
+    Acknowledged(u32),
+}
+
+/// An instruction to probe.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct FilePoint {
+    /// Offset in the executable file.
+    pub offset: u64,
+    /// What a hit costs.
+    pub class: HitClass,
+}
+
+/// What is to be done.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Effect {
+    /// Forget a process and close what was opened for it.
+    Forget(TargetId),
+    /// Attach the creation and exit probes.
+    Attach {
+        /// To which process.
+        id: TargetId,
+        /// Where goroutines are created.
+        create: FilePoint,
+        /// Where they end.
+        exit: FilePoint,
+        /// Byte offset of `gopc` in `g`.
+        gopc_offset: u32,
+    },
+    /// Take the probes off, read what they counted and report [`Input::Attributed`].
+    Detach(TargetId),
+    /// Tell the operator.
+    Note(Note),
+}
+
+/// Something worth a line in the log.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Note {
+    /// About which process.
+    pub id: TargetId,
+    /// Its name.
+    pub name: Name,
+    /// What happened.
+    pub event: Event,
+}
+
+/// What happened.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Event {
+    /// It is watched.
+    Watching {
+        /// Its Go release.
+        go: GoVersion,
+        /// Its goroutines.
+        goroutines: u32,
+    },
+    /// It is not watched.
+    NotWatched(Error),
+    /// It is not watched because all places are taken.
+    NoPlace,
+    /// A count failed; said once until one succeeds.
+    CountFailed(Error),
+    /// A census failed.
+    CensusFailed(Error),
+    /// It grows and is under observation now.
+    Growing {
+        /// Goroutines at the start of the window.
+        from: u32,
+        /// Goroutines at its end.
+        to: u32,
+        /// Seconds.
+        window_s: u32,
+    },
+    /// The growth did not go on.
+    NotConfirmed,
+    /// It leaks: the alert is in the outbox.
+    Leaking {
+        /// Its goroutines.
+        goroutines: u32,
+        /// The function that creates most of them.
+        function: String<{ glg_proto::wire::FUNCTION_MAX }>,
+        /// Line of the `go` statement.
+        line: u32,
+    },
+    /// The alert could not be encoded.
+    AlertTooLarge,
+    /// The probes are taken off again.
+    Probed {
+        /// What they cost.
+        spent: Spent,
+        /// Whether that was too much.
+        over_budget: bool,
+    },
+    /// A creation site could not be named.
+    Unnamed(Error),
+}
+
+impl Event {
+    /// How much the operator should care.
+    #[must_use]
+    pub fn severity(&self) -> Severity {
+        match self {
+            // Most processes of a system are no Go programs: nothing to tell.
+            Event::NotWatched(Error::NotGo | Error::Gone) => Severity::Detail,
+            Event::NotWatched(_)
+            | Event::NoPlace
+            | Event::CountFailed(_)
+            | Event::CensusFailed(_)
+            | Event::Leaking { .. }
+            | Event::AlertTooLarge
+            | Event::Unnamed(_) => Severity::Warning,
+            Event::Watching { .. } | Event::Growing { .. } | Event::NotConfirmed | Event::Probed { .. } => {
+                Severity::Info
+            }
+        }
+    }
+}
+
+/// How much the operator should care about an [`Event`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Severity {
+    /// Something to look at.
+    Warning,
+    /// Worth a line.
+    Info,
+    /// Only when looking for something.
+    Detail,
+}
+
+impl fmt::Display for Note {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} ({}): ", self.name, self.id.pid)?;
+        match &self.event {
+            Event::Watching { go, goroutines } => write!(f, "watching, Go {go}, {goroutines} goroutines"),
+            Event::NotWatched(error) => write!(f, "not watched: {error}"),
+            Event::NoPlace => f.write_str("not watched: watch.max_targets are watched already"),
+            Event::CountFailed(error) => write!(f, "goroutines could not be counted: {error}"),
+            Event::CensusFailed(error) => write!(f, "census failed: {error}"),
+            Event::Growing { from, to, window_s } => {
+                write!(f, "goroutines grow, {from} to {to} in {window_s} s: observing")
+            }
+            Event::NotConfirmed => f.write_str("growth did not go on: no alert"),
+            Event::Leaking { goroutines, function, line } => {
+                write!(f, "LEAK suspected: {goroutines} goroutines, most created by {function} line {line}")
+            }
+            Event::AlertTooLarge => f.write_str("alert does not fit into a message: lost, and counted"),
+            Event::Probed { spent, over_budget } => {
+                let why = if *over_budget { "over budget, " } else { "" };
+                let (ms, percent) = (spent.cpu_ns / 1e6, spent.percent);
+                write!(
+                    f,
+                    "probes taken off: {why}{} hits, {ms:.1} ms of CPU, {percent:.2} % of a core",
+                    spent.hits
+                )
+            }
+            Event::Unnamed(error) => write!(f, "creation site has no name: {error}"),
+        }
+    }
+}
+
+/// Effects of one step.
+pub type Effects = heapless::Vec<Effect, EFFECTS_MAX>;

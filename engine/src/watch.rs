@@ -1,0 +1,91 @@
+//! A watched target: where it stands, and how it is spoken of.
+
+use glg_proto::wire::{Site, Target, head, tail};
+
+use crate::detector::Growth;
+use crate::goroutines::Counter;
+use crate::history::History;
+use crate::investigation::{Investigation, SiteGrowth};
+use crate::memory::{Error, Image};
+use crate::runtime::Runtime;
+use crate::step::{Effect, Effects, Event, Name, Note, TargetId};
+
+/// Where a target stands.
+pub(crate) enum Phase {
+    /// Not initialised yet; since when.
+    Starting { since_ms: u64 },
+    /// Nothing suspicious. After an unconfirmed suspicion not before some time.
+    Calm { not_before_ms: u64 },
+    /// Under observation.
+    Observing(Investigation),
+    /// An alert was raised.
+    Alerted { at_ms: u64, level: u32 },
+}
+
+pub(crate) struct Watch {
+    pub(crate) id: TargetId,
+    pub(crate) name: Name,
+    pub(crate) runtime: Runtime,
+    pub(crate) counter: Counter,
+    pub(crate) history: History,
+    pub(crate) phase: Phase,
+    pub(crate) failures: u32,
+}
+
+impl Watch {
+    pub(crate) fn say(&self, effects: &mut Effects, event: Event) {
+        act(effects, Effect::Note(Note { id: self.id, name: self.name.clone(), event }));
+    }
+
+    /// Growth goes on while nothing can be learnt from it: try again, but not at every tick.
+    pub(crate) fn census_failed(&mut self, now_ms: u64, growth: Growth, error: Error, effects: &mut Effects) {
+        self.pause(now_ms, growth);
+        self.say(effects, Event::CensusFailed(error));
+    }
+
+    /// Looks into no growth for the length of the window it was seen in.
+    pub(crate) fn pause(&mut self, now_ms: u64, growth: Growth) {
+        let pause_ms = u64::from(growth.window_s) * 1000;
+        self.phase = Phase::Calm { not_before_ms: now_ms.saturating_add(pause_ms) };
+    }
+
+    /// Whether growth is news: not soon after it was looked into, or said.
+    pub(crate) fn may_observe(&self, now_ms: u64, count: u32, remind_s: u32) -> bool {
+        match self.phase {
+            Phase::Calm { not_before_ms } => now_ms >= not_before_ms,
+            Phase::Alerted { at_ms, level } => {
+                let age_ms = now_ms.saturating_sub(at_ms);
+                count >= level.saturating_mul(2) || age_ms >= u64::from(remind_s) * 1000
+            }
+            Phase::Starting { .. } | Phase::Observing(_) => false,
+        }
+    }
+
+    pub(crate) fn describe(&self) -> Target {
+        let minor = u8::try_from(self.runtime.go.minor).unwrap_or(u8::MAX);
+        Target { name: self.name.clone(), pid: self.id.pid, go: (minor, self.runtime.go.patch) }
+    }
+
+    /// A site with function, file and line; without them it is still an alert.
+    pub(crate) fn name_site(&self, image: &mut dyn Image, site: &SiteGrowth, effects: &mut Effects) -> Site {
+        let position = self.runtime.creation(image, site.key.gopc).unwrap_or_else(|error| {
+            self.say(effects, Event::Unnamed(error));
+            crate::pclntab::Position::default()
+        });
+        Site {
+            function: head(&position.function),
+            file: tail(&position.file),
+            line: position.line,
+            wait: site.key.wait,
+            count: site.count,
+            grew: site.grew,
+            attributed: site.attributed,
+        }
+    }
+}
+
+/// A step makes far fewer effects than there is room for; were there more, the notes at the end would go.
+pub(crate) fn act(effects: &mut Effects, effect: Effect) {
+    debug_assert!(!effects.is_full(), "more effects than one step can make");
+    let _ = effects.push(effect);
+}

@@ -1,0 +1,16 @@
+//! The engine against a process that exists only as bytes: exact counts, walks, censuses, and whole
+//! investigations, for every supported Go release, without Go and without root.
+
+#![allow(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking")]
+#![allow(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "numbers are cut to size")]
+
+mod counting;
+mod fake;
+mod judging;
+#[allow(unreachable_pub, reason = "the fuzz targets include it, too")]
+mod program;
+mod reading;
+mod scenarios;
+mod stand;
+mod troubles;
+mod walking;

@@ -1,0 +1,119 @@
+//! Names, files and lines, and which programs are refused.
+
+use glg_engine::buildinfo::GoVersion;
+use glg_engine::elf::Elf;
+use glg_engine::memory::{Addr, Error, Va};
+use glg_engine::runtime::Runtime;
+
+use crate::fake::{File, go124, rows};
+use crate::program::{
+    ALLGS, AMD64, ARM64, ENTRY, FILE, FUNCTION_LEN, FUNCTIONS, LINE_LEN, Program, function,
+};
+
+fn open(program: Program, entry: u64) -> Result<Runtime, Error> {
+    Runtime::open(&mut File(program.build()), Addr(entry))
+}
+
+#[test]
+fn every_address_has_its_function_file_and_line() {
+    for program in rows() {
+        let mut file = File(program.build());
+        let runtime = Runtime::open(&mut file, Addr(ENTRY)).unwrap();
+        for (name, line) in FUNCTIONS {
+            for offset in 1..=FUNCTION_LEN {
+                let at = runtime.creation(&mut file, Addr(function(name) + offset)).unwrap();
+                // The return address less one is in the call.
+                let expected = line + u32::try_from((offset - 1) / LINE_LEN).unwrap();
+                assert_eq!((at.function.as_str(), at.file.as_str(), at.line), (name, FILE, expected));
+            }
+        }
+        let end = function("main.worker") + FUNCTION_LEN;
+        for outside in [0, 1, function("runtime.newproc1"), end + 1, u64::MAX] {
+            let found = runtime.creation(&mut file, Addr(outside));
+            assert!(matches!(found, Err(Error::Malformed { .. })), "{outside:#x}: {found:?}");
+        }
+    }
+}
+
+#[test]
+fn a_moved_program_is_read_where_it_is() {
+    let pie = Program { pie: true, ..go124() };
+    let runtime = open(pie, ENTRY + 0x5555_0000_0000).unwrap();
+    assert_eq!(runtime.globals.allgs, Addr(ALLGS + 0x5555_0000_0000));
+    let mut file = File(pie.build());
+    let at = runtime.creation(&mut file, Addr(function("main.poll") + 0x5555_0000_0005)).unwrap();
+    assert_eq!(at.function, "main.poll");
+    assert!(matches!(open(pie, ENTRY + 0x10), Err(Error::Malformed { .. })), "not a whole page");
+    assert!(matches!(open(go124(), ENTRY + 0x1000), Err(Error::Malformed { .. })), "a fixed program moved");
+}
+
+#[test]
+fn system_goroutines_are_told_by_their_start_function() {
+    let mut file = File(go124().build());
+    let runtime = Runtime::open(&mut file, Addr(ENTRY)).unwrap();
+    let mut system = |name| runtime.is_system(&mut file, Addr(function(name)));
+    assert_eq!(system("runtime.bgsweep"), Ok(true));
+    assert_eq!(system("runtime.main"), Ok(false));
+    assert_eq!(system("main.worker"), Ok(false));
+    assert!(system("no such function").is_err());
+}
+
+#[test]
+fn programs_that_no_layout_describes_are_refused() {
+    let go = |go| open(Program { go, ..go124() }, ENTRY).map(|runtime| runtime.go);
+    assert_eq!(go("go1.24.3"), Ok(GoVersion { minor: 24, patch: 3 }));
+    assert_eq!(go("go1.20.1"), Err(Error::UnsupportedGo { minor: 20 }));
+    assert_eq!(go("go1.99"), Err(Error::UnsupportedGo { minor: 99 }));
+    assert!(matches!(go("go1.27-devel_0123abc"), Err(Error::Unsupported(_))));
+    assert!(matches!(go("rust1.24"), Err(Error::Malformed { .. })));
+    let machine = |machine| open(Program { machine, ..go124() }, ENTRY).map(|_| ());
+    assert_eq!((machine(AMD64), machine(ARM64)), (Ok(()), Ok(())));
+    assert!(matches!(machine(243), Err(Error::Unsupported(_))));
+}
+
+#[test]
+fn without_section_headers_the_version_is_found_in_the_data_segment() {
+    let mut file = File(Program { sections: false, ..go124() }.build());
+    let elf = Elf::parse(&mut file).unwrap();
+    let version = glg_engine::buildinfo::go_version(&elf, &mut file);
+    assert_eq!(version, Ok(GoVersion { minor: 24, patch: 11 }));
+    let found = elf.symbols(&mut file, [b"runtime.allgs"]);
+    assert!(matches!(found, Err(Error::Unsupported(_))), "{found:?}");
+}
+
+/// A file of holes may claim any size: refused before anything is read.
+#[test]
+fn an_enormous_symbol_table_is_refused() {
+    let mut file = File(go124().build());
+    let mut elf = Elf::parse(&mut file).unwrap();
+    let (symbols, strings) = elf.symbols.unwrap();
+    assert_eq!(elf.symbols(&mut file, [b"runtime.allgs"]), Ok([Some(Va(ALLGS))]));
+    let mut long = strings;
+    long.len = 1 << 40;
+    elf.symbols = Some((symbols, long));
+    assert!(matches!(elf.symbols(&mut file, [b"runtime.allgs"]), Err(Error::Unsupported(_))));
+    let mut long = symbols;
+    long.len = 1 << 40;
+    elf.symbols = Some((long, strings));
+    assert!(matches!(elf.symbols(&mut file, [b"runtime.allgs"]), Err(Error::Unsupported(_))));
+}
+
+#[test]
+fn a_name_with_control_characters_is_refused() {
+    let mut bytes = go124().build();
+    let at = bytes.windows(9).position(|part| part == b"main.poll").unwrap();
+    bytes[at + 5] = b'\x1b';
+    let mut file = File(bytes);
+    let runtime = Runtime::open(&mut file, Addr(ENTRY)).unwrap();
+    let found = runtime.creation(&mut file, Addr(function("main.poll") + 1));
+    assert!(matches!(found, Err(Error::Malformed { what: "name", .. })), "{found:?}");
+}
+
+#[test]
+fn a_file_cut_anywhere_is_an_error_and_no_panic() {
+    let whole = go124().build();
+    for len in 0..whole.len() {
+        let cut = Runtime::open(&mut File(whole[..len].to_vec()), Addr(ENTRY));
+        assert!(cut.is_err(), "{len} of {} bytes", whole.len());
+    }
+}

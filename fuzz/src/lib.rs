@@ -1,0 +1,42 @@
+//! Every parser of foreign bytes as a fuzz target: a function that takes any bytes and panics only when a
+//! promise is broken.
+//!
+//! Two drivers call the same functions: `src/main.rs`, a fixed number of reproducible inputs on stable
+//! Rust for the test command, and `fuzz_targets/`, for `cargo fuzz`. A new target is a module here with
+//! `check` and `seeds`, and a line in [`TARGETS`].
+
+pub mod buildinfo;
+pub mod elf;
+pub mod foreign;
+pub mod mutate;
+pub mod pclntab;
+pub mod probe_point;
+pub mod walk;
+pub mod wire;
+
+/// A target: what it is called, what it does with an input, and good inputs to start from.
+pub struct Target {
+    /// As given on the command line.
+    pub name: &'static str,
+    /// Panics when a promise is broken.
+    pub check: fn(&[u8]),
+    /// Inputs that the parser accepts, to be damaged.
+    pub seeds: fn() -> Vec<Vec<u8>>,
+    /// Longest input that is tried, in bytes.
+    pub max_len: usize,
+}
+
+/// All targets.
+pub const TARGETS: &[Target] = &[
+    Target { name: "elf", check: elf::check, seeds: elf::seeds, max_len: 16 << 10 },
+    Target { name: "buildinfo", check: buildinfo::check, seeds: buildinfo::seeds, max_len: 256 },
+    Target { name: "pclntab", check: pclntab::check, seeds: pclntab::seeds, max_len: 16 << 10 },
+    Target { name: "probe_point", check: probe_point::check, seeds: probe_point::seeds, max_len: 256 },
+    Target { name: "walk", check: walk::check, seeds: walk::seeds, max_len: 16 << 10 },
+    Target {
+        name: "wire",
+        check: wire::check,
+        seeds: wire::seeds,
+        max_len: 2 * glg_proto::wire::MESSAGE_MAX,
+    },
+];

@@ -1,0 +1,193 @@
+//! The function table, in the pieces in which it is read.
+//!
+//! The table of the smallest real program has half a megabyte; what looking up a few addresses reads of it,
+//! a few kilobytes. So an input is a sparse file: where the table and the code begin, [`PCS`] addresses to
+//! look up, then pieces, each with its offset and length. The seeds in `seeds/` were captured from
+//! `go-programs/minimal`, built with `go build -trimpath` by the releases in their names:
+//! `cargo run -p glg-fuzz -- --capture minimal fuzz/seeds/pclntab-1.27-arm64`.
+
+use std::collections::BTreeMap;
+
+use glg_engine::elf::Elf;
+use glg_engine::memory::{Error, Image, Va};
+use glg_engine::pclntab::{NAME_MAX, Pclntab};
+
+use crate::foreign::File;
+
+/// Addresses looked up in one input.
+const PCS: usize = 5;
+/// Bytes before the pieces.
+const HEAD: usize = 8 * (2 + PCS);
+
+/// A file of which only some pieces are there.
+struct Sparse<'d> {
+    pieces: Vec<(u64, &'d [u8])>,
+}
+
+impl<'d> Sparse<'d> {
+    fn parse(mut data: &'d [u8]) -> Sparse<'d> {
+        let mut pieces = Vec::new();
+        while let Some((offset, rest)) = data.split_first_chunk()
+            && let Some((len, rest)) = rest.split_first_chunk()
+        {
+            let len = usize::from(u16::from_le_bytes(*len)).min(rest.len());
+            let (piece, rest) = rest.split_at(len);
+            pieces.push((u64::from(u32::from_le_bytes(*offset)), piece));
+            data = rest;
+        }
+        Sparse { pieces }
+    }
+}
+
+impl Image for Sparse<'_> {
+    fn read_at(&mut self, offset: u64, out: &mut [u8]) -> Result<(), Error> {
+        let found = self.pieces.iter().find_map(|(at, piece)| {
+            let start = usize::try_from(offset.checked_sub(*at)?).ok()?;
+            piece.get(start..start.checked_add(out.len())?)
+        });
+        out.copy_from_slice(found.ok_or(Error::Unreadable { at: offset })?);
+        Ok(())
+    }
+}
+
+/// Any table gives names or errors, and no endless search.
+///
+/// # Panics
+/// When a name is longer than promised, or the parts of an answer contradict each other.
+pub fn check(data: &[u8]) {
+    let Some((head, pieces)) = data.split_at_checked(HEAD) else { return };
+    let mut words = head.chunks_exact(8).filter_map(|word| word.try_into().ok()).map(u64::from_le_bytes);
+    let (Some(base), Some(text)) = (words.next(), words.next()) else { return };
+    let mut image = Sparse::parse(pieces);
+    let Ok(table) = Pclntab::parse(&mut image, base, Va(text)) else { return };
+    for pc in words.map(Va) {
+        let name = table.function(&mut image, pc);
+        if let Ok(entry) = table.entry(&mut image, pc) {
+            assert!(entry <= pc, "{pc:?} before its function {entry:?}");
+        }
+        if let Ok(position) = table.position(&mut image, pc) {
+            assert_eq!(name.as_ref(), Ok(&position.function), "two names for {pc:?}");
+            assert!(position.function.len() <= NAME_MAX && position.file.len() <= NAME_MAX);
+            assert!(!position.function.chars().chain(position.file.chars()).any(char::is_control));
+        }
+    }
+}
+
+/// Captured from real programs: Go 1.19 and 1.27, both architectures.
+#[must_use]
+pub fn seeds() -> Vec<Vec<u8>> {
+    vec![
+        include_bytes!("../seeds/pclntab-1.19-amd64").to_vec(),
+        include_bytes!("../seeds/pclntab-1.27-amd64").to_vec(),
+        include_bytes!("../seeds/pclntab-1.27-arm64").to_vec(),
+    ]
+}
+
+/// A file that remembers what is read of it.
+struct Recorder<'d> {
+    file: File<'d>,
+    read: BTreeMap<u64, usize>,
+}
+
+impl Image for Recorder<'_> {
+    fn read_at(&mut self, offset: u64, out: &mut [u8]) -> Result<(), Error> {
+        self.file.read_at(offset, out)?;
+        let longest = self.read.entry(offset).or_default();
+        *longest = out.len().max(*longest);
+        Ok(())
+    }
+}
+
+/// Makes a seed out of a Go program with symbols and a section for its function table.
+///
+/// # Errors
+/// As those of the parsers, and [`Error::Unsupported`] without the functions looked up.
+pub fn capture(program: &[u8]) -> Result<Vec<u8>, Error> {
+    let mut file = File(program);
+    let elf = Elf::parse(&mut file)?;
+    let [text, pcs @ ..]: [_; PCS + 1] = elf.symbols(
+        &mut file,
+        [
+            b"runtime.text",
+            b"main.main",
+            b"runtime.newproc1",
+            b"runtime.goexit0",
+            b"runtime.main",
+            b"runtime.mallocgc",
+        ],
+    )?;
+    let missing = Error::Unsupported("program without these functions");
+    let (base, text) = (elf.pclntab.ok_or(missing)?.file.offset, text.ok_or(missing)?);
+    let mut seed = [base, text.0].map(u64::to_le_bytes).concat();
+    let mut recorder = Recorder { file, read: BTreeMap::new() };
+    let table = Pclntab::parse(&mut recorder, base, text)?;
+    for pc in pcs {
+        let entry = pc.ok_or(missing)?;
+        // Some way into the function, where several steps lead to the line; a short one ends before.
+        let inside = Va(entry.0.saturating_add(0x2b));
+        let pc = if table.entry(&mut recorder, inside) == Ok(entry) { inside } else { entry };
+        table.position(&mut recorder, pc)?;
+        seed.extend(pc.0.to_le_bytes());
+    }
+    for (offset, len) in joined(&recorder.read) {
+        let start = usize::try_from(offset).unwrap_or(usize::MAX);
+        let narrow = Error::Unsupported("program larger than 4 GiB");
+        seed.extend(u32::try_from(offset).map_err(|_| narrow)?.to_le_bytes());
+        seed.extend(u16::try_from(len).map_err(|_| narrow)?.to_le_bytes());
+        seed.extend(program.get(start..start + len).unwrap_or_default());
+    }
+    Ok(seed)
+}
+
+/// Pieces that touch, as one.
+fn joined(read: &BTreeMap<u64, usize>) -> Vec<(u64, usize)> {
+    let mut pieces: Vec<(u64, usize)> = Vec::new();
+    for (&offset, &len) in read {
+        match pieces.last_mut() {
+            Some((at, before)) if offset <= *at + *before as u64 => {
+                let end = usize::try_from(offset - *at).unwrap_or(usize::MAX).saturating_add(len);
+                *before = end.max(*before);
+            }
+            _ => pieces.push((offset, len)),
+        }
+    }
+    pieces
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_seeds_are_real_tables() {
+        for seed in seeds() {
+            assert!(seed.len() < 16 << 10);
+            let (head, pieces) = seed.split_at(HEAD);
+            let words: Vec<u64> = head.chunks(8).map(|w| u64::from_le_bytes(w.try_into().unwrap())).collect();
+            let mut image = Sparse::parse(pieces);
+            let table = Pclntab::parse(&mut image, words[0], Va(words[1])).unwrap();
+            let main = table.position(&mut image, Va(words[2])).unwrap();
+            assert_eq!(main.function, "main.main");
+            assert!(main.file.ends_with("main.go") && main.line > 0, "{main:?}");
+            let newproc1 = table.position(&mut image, Va(words[3])).unwrap();
+            assert_eq!(newproc1.function, "runtime.newproc1");
+            assert!(newproc1.file.ends_with("runtime/proc.go"), "{newproc1:?}");
+        }
+    }
+
+    #[test]
+    fn damage_is_neither_hopeless_nor_harmless() {
+        let seeds = seeds();
+        let mut mutator = crate::mutate::Mutator::new(&seeds, 1, 16 << 10);
+        let mut named = 0;
+        for _ in 0..2000 {
+            let input = mutator.next_input();
+            let Some((head, pieces)) = input.split_at_checked(HEAD) else { continue };
+            let words: Vec<u64> = head.chunks(8).map(|w| u64::from_le_bytes(w.try_into().unwrap())).collect();
+            let mut image = Sparse::parse(pieces);
+            let Ok(table) = Pclntab::parse(&mut image, words[0], Va(words[1])) else { continue };
+            named += words[2..].iter().filter(|pc| table.position(&mut image, Va(**pc)).is_ok()).count();
+        }
+        assert!((500..9000).contains(&named), "{named} of 10000 positions are found");
+    }
+}

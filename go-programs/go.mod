@@ -1,0 +1,3 @@
+module goleakguard.test/programs
+
+go 1.19

@@ -1,0 +1,15 @@
+//! Every byte that crosses a border.
+//!
+//! - [`probe`]: what the kernel programs hand to the agent (plain structs, native endian, one machine).
+//! - [`wire`]: what the vehicle sends to the cloud (postcard in a versioned envelope).
+//! - [`topics`]: where on the broker it goes.
+//!
+//! Nothing here knows how Go works inside.
+#![no_std]
+#![forbid(unsafe_code)]
+
+pub mod probe;
+#[cfg(feature = "wire")]
+pub mod topics;
+#[cfg(feature = "wire")]
+pub mod wire;

@@ -1,0 +1,353 @@
+//! The wire protocol as others rely on it: pinned bytes, round trips, sizes, and total decoding.
+
+#![allow(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking")]
+#![allow(clippy::cast_possible_truncation, reason = "random numbers are cut to size")]
+
+use glg_proto::topics::Topic;
+use glg_proto::wire::{
+    ALERT_MAX, Attributed, Body, ClockQuality, DecodeError, Envelope, Grade, Leak, Losses, MESSAGE_MAX,
+    Online, Site, Target, Timestamp, TooLarge, Wait, decode, encode, encode_alert, head, tail,
+};
+use heapless::Vec;
+
+/// Deterministic random numbers (xorshift64): a failure comes back with the same seed.
+struct Random(u64);
+
+impl Random {
+    fn next(&mut self) -> u64 {
+        self.0 ^= self.0 << 13;
+        self.0 ^= self.0 >> 7;
+        self.0 ^= self.0 << 17;
+        self.0
+    }
+
+    fn below(&mut self, n: usize) -> usize {
+        usize::try_from(self.next() % n as u64).unwrap()
+    }
+
+    /// Small and large numbers alike: what varints get wrong are their steps.
+    fn number(&mut self) -> u64 {
+        let bits = self.below(65);
+        if bits == 0 { 0 } else { self.next() >> (64 - bits) }
+    }
+
+    fn u32(&mut self) -> u32 {
+        u32::try_from(self.number() & u64::from(u32::MAX)).unwrap()
+    }
+
+    fn text<const N: usize>(&mut self) -> heapless::String<N> {
+        let length = self.below(N + 1);
+        let letters = ['a', 'Z', '.', '/', '*', '(', ')', '-', '0', 'ü', '…', '𝔊'];
+        head(&(0..length).map(|_| letters[self.below(letters.len())]).collect::<String>())
+    }
+
+    fn leak(&mut self) -> Leak {
+        let mut sites = Vec::new();
+        for _ in 0..self.below(4) {
+            let attributed = Attributed { created: self.u32(), exited: self.u32(), millis: self.u32() };
+            let site = Site {
+                function: self.text(),
+                file: self.text(),
+                line: self.u32(),
+                wait: Wait::ALL[self.below(Wait::ALL.len())],
+                count: self.u32(),
+                grew: self.u32(),
+                attributed: Some(attributed).filter(|_| self.below(2) == 0),
+            };
+            sites.push(site).unwrap();
+        }
+        Leak {
+            target: Target { name: self.text(), pid: self.u32(), go: (self.next() as u8, self.next() as u8) },
+            grade: [Grade::Suspected, Grade::Stuck, Grade::Proven][self.below(3)],
+            goroutines: self.u32(),
+            baseline: self.u32(),
+            window_s: self.u32(),
+            sites,
+        }
+    }
+
+    fn envelope(&mut self) -> Envelope {
+        let clock = [ClockQuality::Wrong, ClockQuality::Free, ClockQuality::Synced][self.below(3)];
+        Envelope {
+            device: self.text(),
+            boot: self.next().to_le_bytes(),
+            epoch: self.u32(),
+            seq: self.u32(),
+            at: Timestamp { mono_ms: self.number(), wall_ms: self.number(), clock },
+            losses: Losses { alerts: self.u32(), samples: self.u32(), records: self.u32() },
+            body: match self.below(3) {
+                0 => Body::Online(Online {
+                    agent: self.text(),
+                    kernel: self.text(),
+                    targets: self.next() as u16,
+                }),
+                1 => Body::Offline,
+                _ => Body::Leak(self.leak()),
+            },
+        }
+    }
+}
+
+/// A small envelope around `body`.
+fn envelope(body: Body) -> Envelope {
+    Envelope {
+        device: head("van-7"),
+        boot: [1, 2, 3, 4, 5, 6, 7, 8],
+        epoch: 20,
+        seq: 300,
+        at: Timestamp { mono_ms: 90_000, wall_ms: 1_795_000_000_000, clock: ClockQuality::Synced },
+        losses: Losses { alerts: 0, samples: 2, records: 0 },
+        body,
+    }
+}
+
+/// What a real alert looks like.
+fn typical() -> Envelope {
+    let site = Site {
+        function: head("main.(*Gateway).forward"),
+        file: tail("/build/vehicle/gateway/forward.go"),
+        line: 128,
+        wait: Wait::ChanSend,
+        count: 4180,
+        grew: 212,
+        attributed: Some(Attributed { created: 171, exited: 0, millis: 8000 }),
+    };
+    envelope(Body::Leak(Leak {
+        target: Target { name: head("ota-gateway"), pid: 1412, go: (24, 11) },
+        grade: Grade::Suspected,
+        goroutines: 4412,
+        baseline: 230,
+        window_s: 1800,
+        sites: Vec::from_slice(&[site]).unwrap(),
+    }))
+}
+
+/// The largest leak with `sites` sites that the types allow.
+fn worst(sites: usize) -> Envelope {
+    let attributed = Some(Attributed { created: u32::MAX, exited: u32::MAX, millis: u32::MAX });
+    let site = Site {
+        function: head(&"f".repeat(99)),
+        file: tail(&"d".repeat(99)),
+        line: u32::MAX,
+        wait: Wait::Preempted,
+        count: u32::MAX,
+        grew: u32::MAX,
+        attributed,
+    };
+    Envelope {
+        device: head(&"x".repeat(99)),
+        boot: [0xff; 8],
+        epoch: u32::MAX,
+        seq: u32::MAX,
+        at: Timestamp { mono_ms: u64::MAX, wall_ms: u64::MAX, clock: ClockQuality::Synced },
+        losses: Losses { alerts: u32::MAX, samples: u32::MAX, records: u32::MAX },
+        body: Body::Leak(Leak {
+            target: Target { name: head(&"n".repeat(99)), pid: u32::MAX, go: (255, 255) },
+            grade: Grade::Proven,
+            goroutines: u32::MAX,
+            baseline: u32::MAX,
+            window_s: u32::MAX,
+            sites: (0..sites).map(|_| site.clone()).collect(),
+        }),
+    }
+}
+
+fn bytes(envelope: &Envelope) -> std::vec::Vec<u8> {
+    encode(envelope, &mut [0; MESSAGE_MAX]).unwrap().to_vec()
+}
+
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+#[test]
+fn bytes_of_every_body_are_pinned() {
+    // A change here is a change of the protocol: receivers in the field will not understand it.
+    let front = "01".to_owned() // version
+        + "0576616e2d37" // device
+        + "0102030405060708" // boot
+        + "14" // epoch
+        + "ac02" // seq
+        + "90bf05" + "80bcd9f29e34" + "02" // at
+        + "000200"; // losses
+    let online = Online { agent: head("0.1.0"), kernel: head("6.1.0"), targets: 3 };
+    let online = envelope(Body::Online(online));
+    assert_eq!(hex(&bytes(&online)), format!("{front}00{}{}03", "05302e312e30", "05362e312e30"));
+    assert_eq!(hex(&bytes(&envelope(Body::Offline))), format!("{front}01"));
+    let leak = "02".to_owned()
+        + "0b6f74612d67617465776179" + "840b" + "180b" // target
+        + "00" // grade
+        + "bc22" + "e601" + "880e" // goroutines, baseline, window
+        + "01" // sites
+        + "176d61696e2e282a47617465776179292e666f7277617264"
+        + "212f6275696c642f76656869636c652f676174657761792f666f72776172642e676f"
+        + "8001" // line
+        + "05" // wait
+        + "d420" + "d401" // count, grew
+        + "01" + "ab01" + "00" + "c03e"; // attributed
+    assert_eq!(hex(&bytes(&typical())), front + &leak);
+}
+
+#[test]
+fn bytes_of_small_enums_are_pinned() {
+    let words = [
+        "waiting",
+        "runnable",
+        "running",
+        "syscall",
+        "chan receive",
+        "chan send",
+        "chan receive (nil chan)",
+        "chan send (nil chan)",
+        "select",
+        "select (no cases)",
+        "sleep",
+        "IO wait",
+        "semacquire",
+        "sync.Mutex.Lock",
+        "sync.RWMutex.RLock",
+        "sync.RWMutex.Lock",
+        "sync.Cond.Wait",
+        "sync.WaitGroup.Wait",
+        "runtime",
+        "preempted",
+    ];
+    assert_eq!(words.len(), Wait::ALL.len(), "a new wait gets its number pinned here");
+    for (number, (word, wait)) in words.iter().zip(Wait::ALL).enumerate() {
+        assert_eq!(postcard::to_slice(wait, &mut [0; 2]).unwrap(), [u8::try_from(number).unwrap()], "{word}");
+        assert_eq!(wait.to_string(), *word);
+    }
+    for (number, grade) in [Grade::Suspected, Grade::Stuck, Grade::Proven].iter().enumerate() {
+        assert_eq!(postcard::to_slice(grade, &mut [0; 2]).unwrap(), [u8::try_from(number).unwrap()]);
+    }
+    for (number, clock) in [ClockQuality::Wrong, ClockQuality::Free, ClockQuality::Synced].iter().enumerate()
+    {
+        assert_eq!(postcard::to_slice(clock, &mut [0; 2]).unwrap(), [u8::try_from(number).unwrap()]);
+    }
+}
+
+#[test]
+fn every_envelope_comes_back_as_it_was() {
+    let mut random = Random(0x0123_4567_89ab_cdef);
+    for round in 0..20_000 {
+        let envelope = random.envelope();
+        assert_eq!(decode(&bytes(&envelope)), Ok(envelope), "round {round}");
+    }
+}
+
+#[test]
+fn message_max_holds_the_largest_message() {
+    let largest = bytes(&worst(3)).len();
+    println!("largest message: {largest} B of {MESSAGE_MAX} B");
+    assert!(largest <= MESSAGE_MAX);
+}
+
+#[test]
+fn an_alert_with_one_site_always_fits() {
+    let mut buffer = [0; ALERT_MAX];
+    let mut alert = worst(1);
+    let used = encode_alert(&mut alert, &mut buffer).unwrap().to_vec();
+    println!("largest alert with one site: {} B of {ALERT_MAX} B", used.len());
+    assert_eq!(decode(&used), Ok(worst(1)));
+
+    let mut alert = worst(3);
+    let used = encode_alert(&mut alert, &mut buffer).unwrap().to_vec();
+    assert_eq!(decode(&used), Ok(worst(1)), "the sites behind the first are left out");
+    assert_eq!(alert, worst(1), "and the caller sees it");
+
+    let mut random = Random(99);
+    for _ in 0..5000 {
+        let mut alert = Envelope { body: Body::Leak(random.leak()), ..random.envelope() };
+        let used = encode_alert(&mut alert, &mut buffer).unwrap().to_vec();
+        assert!(used.len() <= ALERT_MAX);
+        assert_eq!(decode(&used), Ok(alert));
+    }
+}
+
+#[test]
+fn a_buffer_that_is_too_small_is_an_error() {
+    let message = bytes(&typical());
+    for size in 0..message.len() {
+        assert_eq!(encode(&typical(), &mut vec![0; size]), Err(TooLarge), "{size}");
+    }
+    assert!(encode(&typical(), &mut vec![0; message.len()]).is_ok());
+}
+
+#[test]
+fn typical_alert_on_the_wire() {
+    let payload = encode_alert(&mut typical(), &mut [0; ALERT_MAX]).unwrap().len();
+    let topic = Topic::Alert.of("van-7").unwrap().len();
+    // MQTT 5, section 3.3: topic with its length, packet identifier (QoS 1), empty properties.
+    let rest = 2 + topic + 2 + 1 + payload;
+    let header = 1 + if rest < 128 { 1 } else { 2 };
+    println!("typical leak alert: {payload} B payload, {} B MQTT publish", header + rest);
+    assert!(payload <= 160 && header + rest <= 192);
+}
+
+#[test]
+fn cut_messages_are_malformed() {
+    for envelope in [typical(), worst(3), envelope(Body::Offline)] {
+        let message = bytes(&envelope);
+        assert_eq!(decode(&[]), Err(DecodeError::Empty));
+        for end in 1..message.len() {
+            assert_eq!(decode(message.get(..end).unwrap()), Err(DecodeError::Malformed), "{end}");
+        }
+        let mut longer = message.clone();
+        longer.extend([0, 0]);
+        assert_eq!(decode(&longer), Err(DecodeError::Trailing(2)));
+    }
+    assert_eq!(decode(&[2, 0]), Err(DecodeError::Version(2)));
+}
+
+#[test]
+fn damaged_messages_decode_or_not_but_never_panic() {
+    let mut random = Random(7);
+    let mut accepted = 0;
+    for envelope in [typical(), worst(3), envelope(Body::Offline)] {
+        let message = bytes(&envelope);
+        for bit in 0..message.len() * 8 {
+            let mut damaged = message.clone();
+            *damaged.get_mut(bit / 8).unwrap() ^= 1 << (bit % 8);
+            // What is accepted is a message: it can be encoded again and stays the same.
+            if let Ok(envelope) = decode(&damaged) {
+                assert_eq!(decode(&bytes(&envelope)), Ok(envelope));
+                accepted += 1;
+            }
+        }
+    }
+    assert!(accepted > 0, "numbers have no redundancy: some damage must pass");
+    for _ in 0..20_000 {
+        let noise: std::vec::Vec<u8> = (0..random.below(200)).map(|_| random.next() as u8).collect();
+        let _ = decode(&noise);
+        let _ = decode(&[&[1], noise.as_slice()].concat());
+    }
+}
+
+#[test]
+fn heads_are_cut_at_characters() {
+    for (text, wanted) in
+        [("", ""), ("main", "main"), ("main.f", "main"), ("maiü", "mai"), ("ü…", "ü"), ("𝔊x", "𝔊")]
+    {
+        assert_eq!(head::<4>(text), wanted, "{text:?}");
+    }
+}
+
+#[test]
+fn tails_keep_the_last_parts() {
+    for (path, wanted) in [
+        ("", ""),
+        ("main.go", "main.go"),
+        ("a/main.go", "a/main.go"),
+        ("/src/a/main.go", "a/main.go"),
+        ("xx/a/main.go", "a/main.go"),
+        ("/src/ab/main.go", "ab/main.go"),
+        ("/src/abc/main.go", "main.go"),
+        ("/src/a_long_name.go", "ng_name.go"),
+        ("/src/ein_längerer.go", "ngerer.go"),
+        ("/src/äö/m.go", "äö/m.go"),
+        ("/src/é/ééééé", "ééééé"),
+        ("0123456789/", "123456789/"),
+    ] {
+        assert_eq!(tail::<10>(path), wanted, "{path:?}");
+    }
+}

@@ -1,0 +1,135 @@
+//! `cargo xtask bench`: what watching costs, each claim a ratio measured side by side in one run.
+//!
+//! The agent's own `benches/cost` measures the watched programs' side; [`agent`] measures the agent itself. A
+//! noisy machine changes figures, never the exit code: that says only whether everything could be measured.
+
+mod agent;
+mod table;
+
+use std::fs;
+
+use anyhow::{Context, Result, bail};
+use serde::{Deserialize, Serialize};
+
+use crate::go::{self, Arch, Variant};
+use crate::setup::{self, Component, rust};
+use crate::{build, cmd, paths};
+
+/// The release all figures are about, as in `agent/benches/cost`.
+const GO: &str = "1.24.11";
+
+/// Sections of `agent/benches/cost`: argument, heading, remark.
+const SECTIONS: [(&str, &str, &str); 4] = [
+    (
+        "spawn",
+        "Creating goroutines in a tight loop: goroutines per second",
+        "The worst case there is. The governor is left out here: it would take the probes off within a tick.",
+    ),
+    ("churn", "A healthy program that creates 1,000 goroutines a second: its CPU time", ""),
+    ("count", "One count and one census", "Taken from outside, identity check included, without a stop."),
+    ("hit", "One probe hit", "The agent's calibration, on two tiny functions of its own."),
+];
+
+/// A measured claim.
+#[derive(Clone, Debug, Deserialize, Serialize)]
+struct Row {
+    /// What is compared with what.
+    name: String,
+    /// The median over all rounds.
+    ratio: f64,
+    /// The least of all rounds.
+    low: f64,
+    /// The greatest.
+    high: f64,
+    /// Goal, if it is a lower limit.
+    at_least: Option<f64>,
+    /// Goal, if it is an upper limit.
+    at_most: Option<f64>,
+    /// The absolute figures behind the ratio.
+    figures: String,
+}
+
+/// Rows under one heading.
+#[derive(Debug, Serialize)]
+struct Section {
+    heading: String,
+    remark: String,
+    rows: Vec<Row>,
+}
+
+/// Everything, as it goes to `target/bench.json`.
+#[derive(Debug, Serialize)]
+struct Report {
+    go: &'static str,
+    quick: bool,
+    sections: Vec<Section>,
+}
+
+/// Measures everything and prints the table; `quick` takes half a minute instead of three.
+pub(crate) fn run(quick: bool) -> Result<()> {
+    if !cmd::is_root() {
+        bail!(
+            "the bench loads eBPF programs and reads other processes' memory: run it as root \
+             (sudo -E env \"PATH=$PATH\" cargo xtask bench)"
+        );
+    }
+    setup::ensure(&[Component::Bpf, Component::Broker])?;
+    build::host()?;
+    if !build::vehicle_agent().exists() {
+        build::vehicle()?;
+    }
+    go::build_programs(&["spawn", "healthy", "park"].map(program).into_iter().collect::<Result<Vec<_>>>()?)?;
+    cmd::step("building the bench", bench().arg("--no-run"), "mend what the compiler names")?;
+
+    let mut report = Report { go: GO, quick, sections: Vec::new() };
+    let mut failed = Vec::new();
+    let mut take = |measured: Result<Section>| match measured {
+        Ok(section) => report.sections.push(section),
+        Err(error) => failed.push(format!("{error:#}")),
+    };
+    for (argument, heading, remark) in SECTIONS {
+        take(measure(argument, heading, remark, quick));
+    }
+    take(agent::measure(quick));
+    let path = paths::target().join("bench.json");
+    fs::write(&path, serde_json::to_vec_pretty(&report)?)
+        .with_context(|| format!("writing {}", path.display()))?;
+    println!("\n{}rows: {}", table::render(&report.sections), path.display());
+    if !failed.is_empty() {
+        bail!("not everything could be measured:\n{}", failed.join("\n"));
+    }
+    Ok(())
+}
+
+/// A Go test program of this machine.
+fn program(name: &str) -> Result<go::Build> {
+    Ok(go::Build {
+        version: go::version(GO)?,
+        program: name.to_owned(),
+        arch: Arch::host(),
+        variant: Variant::Plain,
+    })
+}
+
+/// `cargo bench` of `agent/benches/cost`.
+fn bench() -> std::process::Command {
+    let mut cargo = rust::host_cargo();
+    cargo.args(["bench", "--quiet", "--locked", "--package", "goleakguard", "--bench", "cost"]);
+    cargo.env("CARGO_TARGET_DIR", paths::host_target());
+    cargo.env("GOLEAKGUARD_BPF_DIR", paths::bpf_objects());
+    cargo.env("GLG_GO_PROGRAMS", paths::target().join("go-programs"));
+    cargo.current_dir(paths::repo());
+    cargo
+}
+
+fn measure(argument: &str, heading: &str, remark: &str, quick: bool) -> Result<Section> {
+    let mut cargo = bench();
+    cargo.args(["--", argument]).args(quick.then_some("--quick"));
+    let (ok, output) = cmd::try_step(&format!("measuring: {argument}"), &mut cargo, |_| true)?;
+    if !ok {
+        bail!("{heading}:\n{output}");
+    }
+    let rows = output.lines().filter(|line| line.starts_with('{'));
+    let rows = rows.map(|line| serde_json::from_str(line).with_context(|| format!("the bench wrote {line}")));
+    Ok(Section { heading: heading.into(), remark: remark.into(), rows: rows.collect::<Result<_>>()? })
+}

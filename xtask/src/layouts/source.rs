@@ -1,0 +1,80 @@
+//! Reads what DWARF does not hold out of Go's own sources: wait reasons and goroutine statuses.
+
+use anyhow::{Context, Result, bail};
+use std::collections::BTreeMap;
+use std::path::Path;
+
+/// The texts of Go's wait reasons, by number, from `runtime/runtime2.go` below `goroot`.
+pub(crate) fn wait_reasons(goroot: &Path) -> Result<Vec<String>> {
+    let source = runtime2(goroot)?;
+    parse_wait_reasons(&source).context("wait reasons of runtime/runtime2.go")
+}
+
+/// The statuses `_Gidle`, `_Grunnable`… by number, from `runtime/runtime2.go` below `goroot`.
+pub(crate) fn statuses(goroot: &Path) -> Result<Vec<String>> {
+    let source = runtime2(goroot)?;
+    let names: Vec<String> = counted(&source, "_G")?.into_iter().take_while(|n| n != "_Gscan").collect();
+    Ok(names)
+}
+
+/// The first line of `file` (below `src` of `goroot`) that starts with `start`.
+pub(crate) fn line(goroot: &Path, file: &str, start: &str) -> Result<Option<String>> {
+    let path = goroot.join("src").join(file);
+    let source = std::fs::read_to_string(&path).with_context(|| format!("read {}", path.display()))?;
+    Ok(source.lines().map(str::trim).find(|l| l.starts_with(start)).map(str::to_owned))
+}
+
+fn runtime2(goroot: &Path) -> Result<String> {
+    let path = goroot.join("src/runtime/runtime2.go");
+    std::fs::read_to_string(&path).with_context(|| format!("read {}", path.display()))
+}
+
+fn parse_wait_reasons(source: &str) -> Result<Vec<String>> {
+    let names = counted(source, "waitReason")?;
+    let mut texts = BTreeMap::new();
+    let array = source.split_once("var waitReasonStrings = [...]string{").context("no waitReasonStrings")?.1;
+    for line in array.lines().map(str::trim).take_while(|l| *l != "}").filter(|l| !l.is_empty()) {
+        let parts = line.split_once(':').with_context(|| format!("not `name: \"text\",`: {line}"))?;
+        let text = parts.1.trim().trim_end_matches(',').trim_matches('"');
+        texts.insert(parts.0.trim().to_owned(), text.to_owned());
+    }
+    if texts.len() != names.len() {
+        bail!("{} constants but {} texts", names.len(), texts.len());
+    }
+    names.into_iter().map(|n| texts.remove(&n).with_context(|| format!("{n} has no text"))).collect()
+}
+
+/// The names of the constant block whose first name starts with `prefix` and is set to `iota`, in order: a
+/// name's index is its value.
+fn counted(source: &str, prefix: &str) -> Result<Vec<String>> {
+    let mut lines = source.lines().map(str::trim);
+    let first = lines
+        .find(|l| l.starts_with(prefix) && l.contains("= iota"))
+        .with_context(|| format!("no constant {prefix}… = iota"))?;
+    let rest = lines.take_while(|l| *l != ")").filter(|l| l.starts_with(prefix));
+    Ok(std::iter::once(first)
+        .chain(rest)
+        .filter_map(|l| l.split_whitespace().next())
+        .map(str::to_owned)
+        .collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SOURCE: &str = "const (\n\t// first\n\t_Gidle = iota // 0\n\n\t// note\n\t_Grunnable // 1\n\t_Gscan = 0x1000\n)\n\
+        const (\n\twaitReasonZero waitReason = iota // \"\"\n\twaitReasonSleep // \"sleep\"\n)\n\
+        var waitReasonStrings = [...]string{\n\twaitReasonSleep: \"sleep\",\n\twaitReasonZero: \"\",\n}\n";
+
+    #[test]
+    fn numbers_follow_the_constants_not_the_array() {
+        assert_eq!(parse_wait_reasons(SOURCE).unwrap(), ["", "sleep"]);
+        assert_eq!(counted(SOURCE, "_G").unwrap(), ["_Gidle", "_Grunnable", "_Gscan"]);
+    }
+
+    #[test]
+    fn a_constant_without_text_is_an_error() {
+        assert!(parse_wait_reasons(&SOURCE.replace("waitReasonSleep: \"sleep\",\n", "")).is_err());
+    }
+}

@@ -1,0 +1,176 @@
+//! Which members of which runtime structs a layout row holds. The one place to add a member: here, and as a
+//! documented field of the struct in `engine/src/layout/mod.rs`.
+
+/// What a member's offset becomes in the row.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Kind {
+    /// `u16`: every Go version has it.
+    One,
+    /// `Option<u16>`: some versions do not.
+    Maybe,
+    /// `&[u16]`: one number that some versions keep in several places; the sum counts.
+    Sum,
+}
+
+/// One field of a row.
+pub(crate) struct Member {
+    /// Name in the engine's struct.
+    pub(crate) name: &'static str,
+    /// Where Go keeps it: dotted paths, the first that exists counts; `a+b` for a sum.
+    pub(crate) paths: &'static [&'static str],
+    /// Width in bytes, checked: a reader relies on it.
+    pub(crate) width: u64,
+    /// What it becomes.
+    pub(crate) kind: Kind,
+}
+
+/// One runtime struct.
+pub(crate) struct Struct {
+    /// Go's type.
+    pub(crate) go: &'static str,
+    /// Field of the engine's `Layout`.
+    pub(crate) field: &'static str,
+    /// The engine's struct.
+    pub(crate) rust: &'static str,
+    /// Its members.
+    pub(crate) members: &'static [Member],
+}
+
+const fn one(name: &'static str, paths: &'static [&'static str], width: u64) -> Member {
+    Member { name, paths, width, kind: Kind::One }
+}
+
+const fn maybe(name: &'static str, paths: &'static [&'static str], width: u64) -> Member {
+    Member { name, paths, width, kind: Kind::Maybe }
+}
+
+const fn sum(name: &'static str, paths: &'static [&'static str], width: u64) -> Member {
+    Member { name, paths, width, kind: Kind::Sum }
+}
+
+const G: &[Member] = &[
+    one("stack_lo", &["stack.lo"], 8),
+    one("stack_hi", &["stack.hi"], 8),
+    one("m", &["m"], 8),
+    one("sched_sp", &["sched.sp"], 8),
+    one("sched_pc", &["sched.pc"], 8),
+    one("sched_bp", &["sched.bp"], 8),
+    one("syscallsp", &["syscallsp"], 8),
+    one("syscallpc", &["syscallpc"], 8),
+    maybe("syscallbp", &["syscallbp"], 8),
+    one("atomicstatus", &["atomicstatus"], 4),
+    one("goid", &["goid"], 8),
+    one("waitsince", &["waitsince"], 8),
+    one("waitreason", &["waitreason"], 1),
+    one("tracking_seq", &["trackingSeq"], 1),
+    one("lockedm", &["lockedm"], 8),
+    maybe("parent_goid", &["parentGoid"], 8),
+    one("gopc", &["gopc"], 8),
+    one("startpc", &["startpc"], 8),
+    one("waiting", &["waiting"], 8),
+];
+
+const M: &[Member] = &[
+    one("g0", &["g0"], 8),
+    one("procid", &["procid"], 8),
+    one("curg", &["curg"], 8),
+    one("p", &["p"], 8),
+    one("incgo", &["incgo"], 1),
+    one("ncgo", &["ncgo"], 4),
+    one("alllink", &["alllink"], 8),
+    one("lockedg", &["lockedg"], 8),
+];
+
+const P: &[Member] = &[
+    one("id", &["id"], 4),
+    one("status", &["status"], 4),
+    one("m", &["m"], 8),
+    // A count beside the list up to 1.24, inside runtime.gList since.
+    one("g_free", &["gFree.n", "gFree.size"], 4),
+];
+
+const SCHED: &[Member] = &[
+    one("nmidle", &["nmidle"], 4),
+    one("maxmcount", &["maxmcount"], 4),
+    one("ngsys", &["ngsys"], 4),
+    // One count up to 1.24, one per list since.
+    sum("g_free", &["gFree.n", "gFree.stack.size+gFree.noStack.size"], 4),
+];
+
+// Since 1.26 elem and c are a maybeTraceablePtr: `vu` is the source of truth, `vp` is nil while the
+// collector must not follow it (runtime/runtime2.go).
+const SUDOG: &[Member] = &[
+    one("g", &["g"], 8),
+    one("next", &["next"], 8),
+    one("elem", &["elem.vu", "elem"], 8),
+    one("waitlink", &["waitlink"], 8),
+    one("c", &["c.maybeTraceablePtr.vu", "c"], 8),
+];
+
+const HCHAN: &[Member] = &[
+    one("qcount", &["qcount"], 8),
+    one("dataqsiz", &["dataqsiz"], 8),
+    one("buf", &["buf"], 8),
+    one("elemsize", &["elemsize"], 2),
+    one("closed", &["closed"], 4),
+    one("recvq", &["recvq"], 16),
+    one("sendq", &["sendq"], 16),
+];
+
+const MODULEDATA: &[Member] = &[
+    one("pc_header", &["pcHeader"], 8),
+    one("funcnametab", &["funcnametab"], 24),
+    one("cutab", &["cutab"], 24),
+    one("filetab", &["filetab"], 24),
+    one("pctab", &["pctab"], 24),
+    one("pclntable", &["pclntable"], 24),
+    one("ftab", &["ftab"], 24),
+    one("minpc", &["minpc"], 8),
+    one("maxpc", &["maxpc"], 8),
+    one("text", &["text"], 8),
+    one("etext", &["etext"], 8),
+    one("noptrdata", &["noptrdata"], 8),
+    one("enoptrdata", &["enoptrdata"], 8),
+    one("data", &["data"], 8),
+    one("edata", &["edata"], 8),
+    one("bss", &["bss"], 8),
+    one("ebss", &["ebss"], 8),
+    one("noptrbss", &["noptrbss"], 8),
+    one("enoptrbss", &["enoptrbss"], 8),
+    one("rodata", &["rodata"], 8),
+    one("gofunc", &["gofunc"], 8),
+    one("textsectmap", &["textsectmap"], 24),
+    one("next", &["next"], 8),
+];
+
+/// Every struct of a row, in the row's order.
+pub(crate) const STRUCTS: &[Struct] = &[
+    Struct { go: "runtime.g", field: "g", rust: "G", members: G },
+    Struct { go: "runtime.m", field: "m", rust: "M", members: M },
+    Struct { go: "runtime.p", field: "p", rust: "P", members: P },
+    Struct { go: "runtime.schedt", field: "sched", rust: "Sched", members: SCHED },
+    Struct { go: "runtime.sudog", field: "sudog", rust: "Sudog", members: SUDOG },
+    Struct { go: "runtime.hchan", field: "hchan", rust: "Hchan", members: HCHAN },
+    Struct { go: "runtime.moduledata", field: "moduledata", rust: "Moduledata", members: MODULEDATA },
+];
+
+/// Structs without a row whose change a person has to look at: the function table's own parts.
+pub(crate) const WATCHED: &[&str] =
+    &["runtime.pcHeader", "runtime._func", "runtime.functab", "runtime.textsect", "runtime.inlinedCall"];
+
+/// Goroutine statuses as `engine/src/layout/mod.rs` names them (runtime/runtime2.go). Those above 9 came
+/// with Go 1.26.
+pub(crate) const STATUSES: &[(&str, u32)] = &[
+    ("_Gidle", 0),
+    ("_Grunnable", 1),
+    ("_Grunning", 2),
+    ("_Gsyscall", 3),
+    ("_Gwaiting", 4),
+    ("_Gmoribund_unused", 5),
+    ("_Gdead", 6),
+    ("_Genqueue_unused", 7),
+    ("_Gcopystack", 8),
+    ("_Gpreempted", 9),
+    ("_Gleaked", 10),
+    ("_Gdeadextra", 11),
+];

@@ -1,0 +1,127 @@
+//! `cargo xtask qemu`: the scenario on a real arm64 kernel, the static binary running as a service of a small
+//! system, the broker outside of it.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail};
+use qemu_tests::{guest, machine};
+
+use crate::broker::Broker;
+use crate::child::{Child, Events, Source};
+use crate::cmd::Progress;
+use crate::demo::{build_programs, show, start_watchers};
+use crate::go::{self, Arch};
+use crate::scenario::{Expected, Scenario};
+use crate::setup::kernel::{self, Kernel};
+use crate::setup::{self, Component};
+use crate::{build, paths};
+
+const DEVICE: &str = "qemu-virt";
+/// From power-on to the agent's announcement, on an emulated processor that shares two cores with others.
+const UP_WITHIN: Duration = Duration::from_secs(90);
+/// How long the healthy program is watched from the begin of the leak on, at least.
+const WATCH_FOR: Duration = Duration::from_secs(30);
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// Runs the scenario on the kernel of this name, `6.1` for example.
+pub(crate) fn run(kernel: &str) -> Result<()> {
+    let kernel = Kernel::named(kernel)?;
+    setup::ensure(&[Component::Bpf, Component::Vehicle, Component::Broker, Component::Qemu])?;
+    kernel::ensure(kernel)?;
+    build::vehicle()?;
+    build::host()?;
+    let programs = build_programs(Arch::Arm64)?;
+    let dir = paths::target().join("qemu").join(kernel.name);
+    fs::create_dir_all(&dir).with_context(|| format!("creating {}", dir.display()))?;
+
+    let events = Events::new()?;
+    let broker = Broker::start(&dir, Some(&events))?;
+    let watchers = start_watchers(broker.port, &dir, &events)?;
+    let image = dir.join("initramfs.cpio");
+    write_image(&image, kernel, broker.port, &programs)?;
+
+    println!(
+        "==> booting arm64 Linux {} in QEMU; console: {}",
+        kernel.name,
+        dir.join("console.log").display()
+    );
+    let qemu = machine::command(&kernel.image(), &image);
+    let mut console = Child::start("console", Source::Console, &qemu, &dir, Some(&events))?;
+    let mut scenario = Scenario::new(DEVICE, Expected::from_source(&go::programs_dir())?);
+    match play(&mut scenario, &mut console, &events).and_then(|()| scenario.verdict()) {
+        Ok(seen) => {
+            println!("\n==> as expected on arm64 Linux {}:\n{seen}\nlogs: {}", kernel.name, dir.display());
+            Ok(())
+        }
+        Err(error) => {
+            let [text, json] = &watchers;
+            if events.check_interrupt().is_ok() {
+                for child in [&broker.child, text, json, &console] {
+                    eprint!("{}", child.log_tail());
+                }
+            }
+            Err(error)
+        }
+    }
+}
+
+fn play(scenario: &mut Scenario, console: &mut Child, events: &Events) -> Result<()> {
+    let power_on = Instant::now();
+    scenario.start(events, UP_WITHIN, &mut show)?;
+    println!("    up after {:.1} s", power_on.elapsed().as_secs_f64());
+    scenario.leak(events, WATCH_FOR, &mut show, || console.say("echo leak >/run/leaky"))?;
+
+    println!("==> killing the agent; its service starts it again");
+    let (offline, online) = (scenario.offline(), scenario.online());
+    console.say("kill -9 $(pidof goleakguard)")?;
+    scenario.until(events, "the broker told of the agent's death", PATIENCE, &mut show, |s| {
+        s.offline() > offline
+    })?;
+    scenario.until(events, "the agent is back", PATIENCE, &mut show, |s| s.online() > online)?;
+
+    println!("==> powering off");
+    let offline = scenario.offline();
+    scenario.may_end(Source::Console);
+    console.say("poweroff")?;
+    scenario.until(events, "the agent said goodbye", PATIENCE, &mut show, |s| s.offline() > offline)?;
+    let status = console.wait(PATIENCE)?;
+    if !status.success() {
+        bail!("QEMU ended with {status}");
+    }
+    Ok(())
+}
+
+fn write_image(image: &Path, kernel: &Kernel, port: u16, programs: &[PathBuf; 2]) -> Result<()> {
+    let progress = Progress::start("building the guest's file system");
+    let [leaky, healthy] = programs;
+    let bytes = guest::initramfs(&guest::Parts {
+        busybox: &kernel::busybox(),
+        modules: &kernel.modules(),
+        agent: &build::vehicle_agent(),
+        board_files: &board_files(port)?,
+        programs: [leaky, healthy],
+    })?;
+    fs::write(image, &bytes).with_context(|| format!("writing {}", image.display()))?;
+    progress.done_with(&format!("{} KiB", bytes.len() / 1024));
+    Ok(())
+}
+
+/// The boards of this repository as they are, and one that adds the broker's port.
+fn board_files(port: u16) -> Result<Vec<(String, String)>> {
+    let boards = paths::repo().join("board-configs");
+    let mut files = Vec::new();
+    for name in ["base.toml", "bench.toml", "qemu-virt.toml"] {
+        let path = boards.join(name);
+        let text = fs::read_to_string(&path).with_context(|| format!("reading {}", path.display()))?;
+        files.push((name.to_owned(), text));
+    }
+    let board = format!(
+        "inherits = \"qemu-virt.toml\"\n\n[device]\nname = \"{DEVICE}\"\n\n\
+         [mqtt]\nhost = \"{}\"\nport = {port}\n",
+        machine::HOST_ADDRESS
+    );
+    files.push(("board.toml".to_owned(), board));
+    Ok(files)
+}
