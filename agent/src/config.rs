@@ -15,6 +15,8 @@ mod tests;
 
 use std::path::Path;
 
+use glg_engine::history::{HistoryConfig, Resolution};
+
 pub use error::ConfigError;
 pub use memory::MemorySum;
 pub use rules::{Action, Rule};
@@ -105,6 +107,16 @@ pub struct History {
     pub middle: Ring,
     /// Hours and days.
     pub coarse: Ring,
+}
+
+impl History {
+    /// As the engine takes it.
+    #[must_use]
+    pub fn to_engine(&self) -> HistoryConfig {
+        let [fine, middle, coarse] =
+            [self.fine, self.middle, self.coarse].map(|Ring { step_s, keep }| Resolution { step_s, keep });
+        HistoryConfig { fine, middle, coarse }
+    }
 }
 
 /// One ring of samples.

@@ -12,11 +12,10 @@ use std::time::Duration;
 use glg_engine::detector::{GrowthConfig, GrowthRule};
 use glg_engine::engine::Engine;
 use glg_engine::governor::HitCost;
-use glg_engine::history::{HistoryConfig, Resolution};
 use glg_engine::step::{AttributeConfig, Effect, Effects, EngineConfig, Input, Severity, TargetId};
 use glg_proto::probe::ProcessEvent;
 use glg_proto::topics::Topic;
-use glg_proto::wire::{Body, Envelope, MESSAGE_MAX, Online, encode, head};
+use glg_proto::wire::{Body, Envelope, Losses, MESSAGE_MAX, Online, encode, head};
 use log::{Level, debug, error, info, log, warn};
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
@@ -35,6 +34,8 @@ use probing::Probing;
 pub const EVENT_BYTES: u32 = 16 * 1024;
 /// Process events handled before anything else gets its turn.
 const EVENTS_AT_ONCE: u32 = 64;
+/// How often the probes are charged: what is over budget is over for this long at most.
+const CHARGE_EVERY: Duration = Duration::from_millis(500);
 /// How long the link has for its good-bye.
 const GOODBYE: Duration = Duration::from_secs(4);
 /// A new program needs a moment before its runtime can be looked at.
@@ -115,6 +116,8 @@ impl Service {
         let mut rescan = interval(Duration::from_secs(u64::from(self.config.watch.rescan_s)));
         rescan.set_missed_tick_behavior(MissedTickBehavior::Skip);
         rescan.tick().await; // the first is due at once, and was done
+        let mut charge = interval(CHARGE_EVERY);
+        charge.set_missed_tick_behavior(MissedTickBehavior::Skip);
         let kernel = self.probing.as_ref().map(kernel_descriptor).transpose()?;
         // Processes that have just begun, and when to look at them.
         let mut newborn: VecDeque<(Instant, u32)> = VecDeque::new();
@@ -124,6 +127,7 @@ impl Service {
                 _ = terminate.recv() => return Ok(()),
                 _ = interrupt.recv() => return Ok(()),
                 _ = tick.tick() => self.tick(),
+                _ = charge.tick() => self.charge(),
                 _ = rescan.tick() => self.scan(),
                 event = from_link.recv() => self.link_event(event),
                 ready = readable(kernel.as_ref()) => {
@@ -152,14 +156,19 @@ impl Service {
             self.engine.step(clock::now(), input, &mut effects);
             self.carry_out(effects);
         }
-        if let Some(probing) = &mut self.probing {
-            let (hits, losses) = probing.read_counters();
-            self.input(Input::Lost(losses));
-            if let Some(hits) = hits {
-                self.input(Input::Hits(hits));
-            }
-        }
         self.figures.tick(&self.engine);
+    }
+
+    /// Charges the probes for their hits, and notes what the kernel had to drop.
+    fn charge(&mut self) {
+        let Some(probing) = &mut self.probing else { return };
+        let (hits, losses) = probing.read_counters();
+        if losses != Losses::default() {
+            self.input(Input::Lost(losses));
+        }
+        if let Some(hits) = hits {
+            self.input(Input::Hits(hits));
+        }
     }
 
     /// Gives the engine an input that needs no process, and does what it says.
@@ -356,7 +365,6 @@ async fn readable(
 
 /// The engine's part of the board config.
 fn engine_config(config: &Config, cost: Option<HitCost>) -> EngineConfig {
-    let ring = |r: crate::config::Ring| Resolution { step_s: r.step_s, keep: r.keep };
     let rule = |t: Trend| GrowthRule {
         window_s: t.window_s,
         min_rise: t.min_rise,
@@ -369,11 +377,7 @@ fn engine_config(config: &Config, cost: Option<HitCost>) -> EngineConfig {
         boot: clock::boot_id(),
         epoch: u32::try_from(now.mono_ms / 1000).unwrap_or(u32::MAX),
         max_targets: config.watch.max_targets as usize,
-        history: HistoryConfig {
-            fine: ring(config.history.fine),
-            middle: ring(config.history.middle),
-            coarse: ring(config.history.coarse),
-        },
+        history: config.history.to_engine(),
         growth: GrowthConfig {
             fast: rule(config.growth.fast),
             medium: rule(config.growth.medium),

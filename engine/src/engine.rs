@@ -5,10 +5,10 @@ use alloc::vec::Vec;
 use glg_proto::wire::{Body, Envelope, Grade, Leak, Losses, Site, Timestamp};
 
 use crate::census::Census;
-use crate::detector::{Growth, growth};
+use crate::detector::Growth;
 use crate::goroutines::{Counter, Walker};
 use crate::governor::{Governor, Spent};
-use crate::history::History;
+use crate::history::{History, HistoryConfig};
 use crate::investigation::{CreationCount, Investigation, Judgement};
 use crate::memory::{Addr, Error, Image};
 use crate::outbox::Outbox;
@@ -71,6 +71,12 @@ pub struct Engine {
 }
 
 impl Engine {
+    /// Bytes that one target takes, its rings included.
+    #[must_use]
+    pub fn target_bytes(history: &HistoryConfig) -> usize {
+        Watch::BYTES + history.bytes()
+    }
+
     /// Allocates everything it will ever need except per-target rings, which come with their targets.
     #[must_use]
     pub fn new(config: EngineConfig) -> Engine {
@@ -191,9 +197,7 @@ impl Engine {
             if now_ms >= investigation.due_ms && !probing {
                 self.conclude(now, id, count, process, effects);
             }
-        } else if let Some(growth) = growth(&watch.history, closed, &self.config.growth)
-            && watch.may_observe(now_ms, count, self.config.remind_s)
-        {
+        } else if let Some(growth) = watch.suspicion(now_ms, count, closed, &self.config) {
             self.observe(now_ms, id, growth, process, effects);
         }
     }

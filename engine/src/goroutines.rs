@@ -11,8 +11,8 @@ use crate::layout::{G, Layout, Sched, Status};
 use crate::memory::{Addr, Error, Memory, Run, le};
 use crate::runtime::Runtime;
 
-/// Ps a program may have (`GOMAXPROCS`); the kernel takes 1,024 stretches per read.
-const PS_MAX: usize = 512;
+/// Ps a program may have (`GOMAXPROCS`): more processors than any vehicle's, and bounded memory.
+const PS_MAX: usize = 128;
 /// Pointers of `allgs` looked at in one go.
 const BATCH: usize = 1024;
 /// Least bytes of `g` structs fetched in one go: a batch of pointers has to fit.
@@ -35,11 +35,8 @@ pub struct Counter {
 }
 
 impl Counter {
-    /// Bytes a counter takes for a program with `ps` Ps.
-    #[must_use]
-    pub fn bytes(ps: usize) -> usize {
-        ps * (size_of::<Addr>() + size_of::<Run>() + 4) + 512
-    }
+    /// Bytes a counter takes for a program with as many Ps as there may be.
+    pub(crate) const BYTES: usize = PS_MAX * (size_of::<Addr>() + size_of::<Run>() + 8) + 512;
 
     /// What `runtime.NumGoroutine` would say: `gcount` in `runtime/proc.go`, allglen less the free lists
     /// less the system goroutines, at least 1.
@@ -106,7 +103,7 @@ impl Counter {
         let len = usize::try_from(len)
             .ok()
             .filter(|len| *len <= PS_MAX)
-            .ok_or(Error::Malformed { what: "number of Ps", at })?;
+            .ok_or(Error::Unsupported("GOMAXPROCS above 128"))?;
         self.bytes.resize(len * 8, 0);
         memory.read(Addr(at), &mut self.bytes)?;
         self.ps.clear();

@@ -2,13 +2,13 @@
 
 use glg_proto::wire::{Site, Target, head, tail};
 
-use crate::detector::Growth;
+use crate::detector::{Growth, growth};
 use crate::goroutines::Counter;
-use crate::history::History;
+use crate::history::{Closed, History};
 use crate::investigation::{Investigation, SiteGrowth};
 use crate::memory::{Error, Image};
 use crate::runtime::Runtime;
-use crate::step::{Effect, Effects, Event, Name, Note, TargetId};
+use crate::step::{Effect, Effects, EngineConfig, Event, Name, Note, TargetId};
 
 /// Where a target stands.
 pub(crate) enum Phase {
@@ -33,6 +33,9 @@ pub(crate) struct Watch {
 }
 
 impl Watch {
+    /// Bytes a target takes beside its rings, with as many Ps as a program may have.
+    pub(crate) const BYTES: usize = size_of::<Watch>() + Counter::BYTES + Investigation::BYTES;
+
     pub(crate) fn say(&self, effects: &mut Effects, event: Event) {
         act(effects, Effect::Note(Note { id: self.id, name: self.name.clone(), event }));
     }
@@ -49,15 +52,35 @@ impl Watch {
         self.phase = Phase::Calm { not_before_ms: now_ms.saturating_add(pause_ms) };
     }
 
-    /// Whether growth is news: not soon after it was looked into, or said.
-    pub(crate) fn may_observe(&self, now_ms: u64, count: u32, remind_s: u32) -> bool {
+    /// What there is to look into now; `closed` is what [`History::add`] has just said. Not soon after growth
+    /// was looked into or said, and not while it is.
+    pub(crate) fn suspicion(
+        &self,
+        now_ms: u64,
+        count: u32,
+        closed: Closed,
+        config: &EngineConfig,
+    ) -> Option<Growth> {
         match self.phase {
-            Phase::Calm { not_before_ms } => now_ms >= not_before_ms,
-            Phase::Alerted { at_ms, level } => {
-                let age_ms = now_ms.saturating_sub(at_ms);
-                count >= level.saturating_mul(2) || age_ms >= u64::from(remind_s) * 1000
+            Phase::Calm { not_before_ms } if now_ms >= not_before_ms => {
+                growth(&self.history, closed, &config.growth)
             }
-            Phase::Starting { .. } | Phase::Observing(_) => false,
+            Phase::Alerted { level, .. } if count >= level.saturating_mul(2) => {
+                growth(&self.history, closed, &config.growth)
+            }
+            // A steady leak is ever less growth against what has leaked already: what was said once is looked
+            // at again because it was said, and not because a rule sees it.
+            Phase::Alerted { at_ms, level } => {
+                let age_s = u32::try_from(now_ms.saturating_sub(at_ms) / 1000).unwrap_or(u32::MAX);
+                let confirm_s = config.growth.confirm_s.max(age_s / 12);
+                (count > level && age_s >= config.remind_s.max(1)).then_some(Growth {
+                    baseline: level,
+                    level: count,
+                    window_s: age_s,
+                    confirm_s,
+                })
+            }
+            _ => None,
         }
     }
 

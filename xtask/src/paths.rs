@@ -1,11 +1,14 @@
 //! Where things are: the checkout, its build products, and the cache of tools that all checkouts share.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 /// The checkout's root, the folder of the workspace's Cargo.toml.
 pub(crate) fn repo() -> PathBuf {
-    let xtask = Path::new(env!("CARGO_MANIFEST_DIR"));
-    xtask.parent().unwrap_or(xtask).to_path_buf()
+    // `cargo run` says which checkout it runs for; the one this was compiled in may be another, where several
+    // share a target folder.
+    let xtask = std::env::var_os("CARGO_MANIFEST_DIR")
+        .map_or_else(|| PathBuf::from(env!("CARGO_MANIFEST_DIR")), PathBuf::from);
+    xtask.parent().unwrap_or(&xtask).to_path_buf()
 }
 
 /// Build products that are not handed out: `<repo>/target`.

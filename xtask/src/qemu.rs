@@ -67,11 +67,19 @@ pub(crate) fn run(kernel: &str) -> Result<()> {
     }
 }
 
+/// Makes the guest tell what memory the agent takes, in three lines that begin with `agent `.
+const MEMORY: &str = "sed -n 's/^VmHWM:[[:space:]]*/agent peak /p; s/^VmRSS:[[:space:]]*/agent rss /p; \
+                      s/^RssAnon:[[:space:]]*/agent anonymous /p' /proc/$(pidof goleakguard)/status";
+
 fn play(scenario: &mut Scenario, console: &mut Child, events: &Events) -> Result<()> {
     let power_on = Instant::now();
     scenario.start(events, UP_WITHIN, &mut show)?;
     println!("    up after {:.1} s", power_on.elapsed().as_secs_f64());
     scenario.leak(events, WATCH_FOR, &mut show, || console.say("echo leak >/run/leaky"))?;
+
+    console.say(MEMORY)?;
+    scenario.until(events, "the agent's memory", PATIENCE, &mut show, |s| s.memory().len() == 3)?;
+    println!("==> the agent's memory: {}", scenario.memory().join(", "));
 
     println!("==> killing the agent; its service starts it again");
     let (offline, online) = (scenario.offline(), scenario.online());

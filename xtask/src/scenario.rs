@@ -79,6 +79,8 @@ pub(crate) struct Scenario {
     may_end: Vec<Source>,
     report: Option<Report>,
     wrong: Vec<String>,
+    /// What the guest said of the agent's memory.
+    memory: Vec<String>,
     messages: u32,
     bytes: u64,
 }
@@ -97,6 +99,7 @@ impl Scenario {
             may_end: Vec::new(),
             report: None,
             wrong: Vec::new(),
+            memory: Vec::new(),
             messages: 0,
             bytes: 0,
         }
@@ -105,6 +108,11 @@ impl Scenario {
     /// How many times the agent has announced itself.
     pub(crate) fn online(&self) -> u32 {
         self.online
+    }
+
+    /// What the guest said of the agent's memory, a figure an entry.
+    pub(crate) fn memory(&self) -> &[String] {
+        &self.memory
     }
 
     /// How many times the agent was said to be gone.
@@ -204,6 +212,9 @@ impl Scenario {
             Source::Healthy => self.program(1, line, event.at),
             // In the machine both programs share the console; their lines carry their names (guest/program).
             Source::Console => {
+                if let Some(figure) = line.trim().strip_prefix("agent ") {
+                    self.memory.push(figure.to_owned());
+                }
                 for (index, name) in ["leaky: ", "healthy: "].into_iter().enumerate() {
                     if let Some((_, line)) = line.split_once(name) {
                         self.program(index, line, event.at);

@@ -41,6 +41,7 @@ const STEPS: &[Step] = &[
     needed("Go test programs", || go_programs().map(|()| ONE)),
     other("runtime layouts", || layouts::check().map(|()| ONE)),
     other("unit tests", unit_tests),
+    other("fuzzing, a short run", fuzz),
     other("real-process tests", live_tests),
     needed("vehicle binary", || build::vehicle().map(|()| ONE)),
     needed("host binaries", || build::host().map(|()| ONE)),
@@ -182,6 +183,19 @@ fn unit_tests() -> Result<Count> {
     agent.args(["--locked", "--package", "goleakguard", "--lib", "--bins"]);
     let (most, agent) = (cargo_test(&mut most)?, cargo_test(&mut agent)?);
     Ok(Count { passed: most.passed + agent.passed, failed: most.failed + agent.failed })
+}
+
+/// A fixed number of hostile inputs for every parser of foreign bytes. In the dev profile, which checks for
+/// overflows and can say which input made it panic.
+fn fuzz() -> Result<Count> {
+    let mut fuzz = cargo("run");
+    fuzz.args(["--locked", "--package", "glg-fuzz"]);
+    cmd::step(
+        "fuzzing the parsers of foreign bytes",
+        &mut fuzz,
+        "mend the parser; the input is kept, see above",
+    )?;
+    Ok(ONE)
 }
 
 /// The agent on real Go processes with real eBPF. One at a time: the kernel's probes are shared.

@@ -3,21 +3,21 @@
 use std::fmt;
 
 use glg_engine::census::Census;
+use glg_engine::engine::Engine;
 use glg_engine::goroutines::Walker;
-use glg_engine::history::SAMPLE_BYTES;
 use glg_engine::outbox::Outbox;
 use glg_proto::probe::{SiteCount, SiteKey};
 use glg_proto::wire::MESSAGE_MAX;
 
 use super::Config;
+use crate::remote::Remote;
+use crate::service::EVENT_BYTES;
 
-/// A target's fixed part: identity, path, runtime addresses, state of the detector.
-const TARGET_BYTES: usize = 1024;
+/// The longest path of an executable that is remembered with its open process.
+const PATH_BYTES: usize = 256;
 /// A slot of a preallocated BPF hash map beside its key and value: `struct htab_elem` and the bucket
 /// (Linux 6.1, kernel/bpf/hashtab.c).
 const KERNEL_MAP_SLOT_BYTES: usize = 48 + 16;
-/// Data pages of the ring buffer of process events, as the loader sizes it.
-const EVENT_BYTES: usize = 16 * 1024;
 /// The MQTT client's buffers beside the two messages under way: packets, options, 16 in flight.
 const MQTT_CLIENT_BYTES: usize = 32 * 1024;
 
@@ -61,9 +61,8 @@ impl Config {
     pub fn memory_sum(&self) -> MemorySum {
         let size = |number: u32| usize::try_from(number).unwrap_or(usize::MAX);
         let targets = size(self.watch.max_targets);
-        let samples = size(self.history.fine.keep)
-            .saturating_add(size(self.history.middle.keep))
-            .saturating_add(size(self.history.coarse.keep));
+        let history = self.history.to_engine();
+        let target = Engine::target_bytes(&history) - history.bytes() + size_of::<Remote>() + PATH_BYTES;
         let rules = self.watch.rules.iter().map(|rule| {
             let text = |pattern: &Option<String>| pattern.as_ref().map_or(0, String::len);
             size_of_val(rule) + text(&rule.name) + text(&rule.path)
@@ -71,9 +70,9 @@ impl Config {
         let map_slot = size_of::<SiteKey>() + size_of::<SiteCount>() + KERNEL_MAP_SLOT_BYTES;
         let attribute_sites = if self.attribute.enabled { size(self.attribute.max_sites) } else { 0 };
         let rows = vec![
-            ("targets", targets.saturating_mul(TARGET_BYTES)),
+            ("targets", targets.saturating_mul(target)),
             ("watch rules", rules.sum()),
-            ("history", targets.saturating_mul(samples).saturating_mul(SAMPLE_BYTES)),
+            ("history", targets.saturating_mul(history.bytes())),
             ("census sites", Census::bytes(size(self.census.max_sites))),
             ("census buffers", Walker::bytes(size(self.census.chunk_bytes))),
             ("attributed sites (kernel)", attribute_sites.saturating_mul(map_slot)),
@@ -81,7 +80,7 @@ impl Config {
                 "attributed sites",
                 attribute_sites.saturating_mul(size_of::<SiteKey>() + size_of::<SiteCount>()),
             ),
-            ("process events (kernel)", EVENT_BYTES),
+            ("process events (kernel)", size(EVENT_BYTES)),
             ("outbox", size(self.outbox.alerts).saturating_mul(Outbox::ENTRY_BYTES)),
             ("MQTT client", MQTT_CLIENT_BYTES + 2 * MESSAGE_MAX),
         ];

@@ -111,19 +111,17 @@ impl Probing {
         (millis, counts.collect())
     }
 
-    /// Hits of both probes while they are attached, and records lost since the last call.
+    /// Hits of both probes while they are attached, and records lost since the last call. A kernel that does
+    /// not give the counters is taken for one that counts nothing, so that the probes' time still ends.
     pub(super) fn read_counters(&mut self) -> (Option<[u64; 2]>, Losses) {
-        let now = match self.probes.counters() {
-            Ok(counters) => counters,
-            Err(error) => {
-                warn!("{error}");
-                return (None, Losses::default());
-            }
-        };
+        let before = self.seen;
+        match self.probes.counters() {
+            Ok(counters) => self.seen = counters,
+            Err(error) => warn!("{error}"),
+        }
         let lost = |c: &Counters| c.sites_full + c.unreadable + c.events_lost;
-        let records = u32::try_from(lost(&now).saturating_sub(lost(&self.seen))).unwrap_or(u32::MAX);
-        self.seen = now;
-        let hits = self.attached.is_some().then_some([now.create_hits, now.exit_hits]);
+        let records = u32::try_from(lost(&self.seen).saturating_sub(lost(&before))).unwrap_or(u32::MAX);
+        let hits = self.attached.is_some().then_some([self.seen.create_hits, self.seen.exit_hits]);
         (hits, Losses { records, ..Losses::default() })
     }
 }

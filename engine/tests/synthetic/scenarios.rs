@@ -144,3 +144,20 @@ fn an_alert_is_said_again_at_once_when_the_count_has_doubled() {
     let (_, again) = stand.alert().unwrap();
     assert!(again.goroutines >= 2 * alert.goroutines, "{} after {}", again.goroutines, alert.goroutines);
 }
+
+/// One goroutine a second is soon too little growth for any rule, but it is still a leak.
+#[test]
+fn a_steady_leak_is_said_again_when_the_time_has_come() {
+    let remind_s = 600;
+    let mut stand = Stand::watched(EngineConfig { attribute: None, remind_s, ..config() });
+    let leaked = stand.leak_until(100, concluded);
+    stand.alert().unwrap();
+    let mut said = 0;
+    for second in 0..3 * remind_s {
+        stand.tick(leaked + second);
+        said += u32::from(stand.alert().is_some());
+    }
+    assert_eq!(said, 2);
+    stand.run(3 * remind_s, |_| leaked + 3 * remind_s);
+    assert_eq!(stand.alert().map(|(_, leak)| leak), None, "it has ended");
+}
