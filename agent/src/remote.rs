@@ -184,6 +184,7 @@ impl Image for ImageFile {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::io::{Read, Write};
 
     #[test]
     fn start_time_is_found_whatever_the_process_calls_itself() {
@@ -206,8 +207,11 @@ mod tests {
 
     #[test]
     fn a_process_that_has_ended_is_gone() {
-        let mut child =
-            std::process::Command::new("/bin/cat").stdin(std::process::Stdio::piped()).spawn().unwrap();
+        let pipe = std::process::Stdio::piped;
+        let mut child = std::process::Command::new("/bin/cat").stdin(pipe()).stdout(pipe()).spawn().unwrap();
+        // Only what has answered runs its own program, and no longer that which started it.
+        child.stdin.as_mut().unwrap().write_all(b"!").unwrap();
+        child.stdout.as_mut().unwrap().read_exact(&mut [0]).unwrap();
         let mut remote = Remote::open(child.id()).unwrap().unwrap();
         assert!(remote.is_same());
         child.kill().unwrap();

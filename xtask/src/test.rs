@@ -126,15 +126,10 @@ fn preflight() -> Result<Count> {
     if !Path::new("/sys/bus/event_source/devices/uprobe/type").is_file() {
         lacks.push("uprobes: run a kernel with CONFIG_UPROBE_EVENTS=y");
     }
-    let tracepoints = ["/sys/kernel/tracing/events/sched", "/sys/kernel/debug/tracing/events/sched"];
-    // Only root may look into tracefs.
-    if cmd::is_root() && !tracepoints.iter().any(|dir| Path::new(dir).is_dir()) {
-        lacks.push("scheduler tracepoints: mount -t tracefs tracefs /sys/kernel/tracing");
-    }
     if !lacks.is_empty() {
         bail!("this machine lacks\n  - {}", lacks.join("\n  - "));
     }
-    println!("root, BTF, uprobes and scheduler tracepoints are there");
+    println!("root, BTF and uprobes are there");
     Ok(ONE)
 }
 
