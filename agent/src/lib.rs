@@ -4,6 +4,7 @@
 pub mod clock;
 pub mod config;
 pub mod doctor;
+pub mod dump;
 pub mod link;
 pub mod logger;
 pub mod probes;

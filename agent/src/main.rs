@@ -5,7 +5,7 @@ use std::process::ExitCode;
 
 use anyhow::{Context, bail};
 use goleakguard::config::Config;
-use goleakguard::{doctor, logger, service};
+use goleakguard::{doctor, dump, logger, service};
 use lexopt::prelude::*;
 
 const USAGE: &str = "\
@@ -15,6 +15,8 @@ usage:
   goleakguard run --config FILE      the service, until SIGTERM
   goleakguard check-config FILE      checks a board config and prints what it costs in memory
   goleakguard doctor                 what this system allows, and what is missing
+  goleakguard dump --pid N           the goroutines of a process with their stacks, as Go prints them
+  goleakguard dump --pid N --grouped the same, equal stacks once, with their number
   goleakguard --version
 ";
 
@@ -24,6 +26,10 @@ enum Command {
     Run(PathBuf),
     CheckConfig(PathBuf),
     Doctor,
+    Dump {
+        pid: u32,
+        grouped: bool,
+    },
     /// The doctor's own child, to be looked at.
     DoctorSleep,
     Help,
@@ -50,9 +56,12 @@ fn main() -> ExitCode {
 fn parse(mut args: lexopt::Parser) -> anyhow::Result<Command> {
     let mut words: Vec<String> = Vec::new();
     let mut config = None;
+    let (mut pid, mut grouped) = (None, false);
     while let Some(arg) = args.next()? {
         match arg {
             Long("config") | Short('c') => config = Some(PathBuf::from(args.value()?)),
+            Long("pid") | Short('p') => pid = Some(args.value()?.parse::<u32>()?),
+            Long("grouped") => grouped = true,
             Long("help") | Short('h') => return Ok(Command::Help),
             Long("version") | Short('V') => return Ok(Command::Version),
             Value(word) => words.push(word.string()?),
@@ -60,6 +69,13 @@ fn parse(mut args: lexopt::Parser) -> anyhow::Result<Command> {
         }
     }
     let words: Vec<&str> = words.iter().map(String::as_str).collect();
+    if words == ["dump"] && config.is_none() {
+        let Some(pid) = pid else { bail!("dump needs a process: goleakguard dump --pid N") };
+        return Ok(Command::Dump { pid, grouped });
+    }
+    if pid.is_some() || grouped {
+        bail!("--pid and --grouped belong to dump");
+    }
     match (words.as_slice(), config) {
         (["run"], Some(file)) => Ok(Command::Run(file)),
         (["run"], None) => bail!("run needs a board config: goleakguard run --config FILE"),
@@ -91,6 +107,7 @@ fn execute(command: Command) -> anyhow::Result<ExitCode> {
             logger::start(log::LevelFilter::Off);
             return Ok(if doctor::examine() { ExitCode::SUCCESS } else { ExitCode::FAILURE });
         }
+        Command::Dump { pid, grouped } => dump::dump(pid, grouped, std::io::stdout().lock())?,
         Command::DoctorSleep => doctor::sleep_until_eof(),
         Command::Help => print!("{USAGE}"),
         Command::Version => println!("goleakguard {}", env!("CARGO_PKG_VERSION")),
@@ -112,6 +129,13 @@ mod tests {
         assert_eq!(parsed("run -c a.toml"), Ok(Command::Run("a.toml".into())));
         assert_eq!(parsed("check-config a.toml"), Ok(Command::CheckConfig("a.toml".into())));
         assert_eq!(parsed("doctor"), Ok(Command::Doctor));
+        assert_eq!(parsed("dump --pid 7"), Ok(Command::Dump { pid: 7, grouped: false }));
+        assert_eq!(parsed("dump -p 7 --grouped"), Ok(Command::Dump { pid: 7, grouped: true }));
+        for wrong in
+            ["dump", "dump --pid", "dump --pid x", "dump x --pid 7", "doctor --pid 7", "run --grouped"]
+        {
+            assert!(parsed(wrong).is_err(), "{wrong}");
+        }
         for wrong in
             ["", "run", "run x --config a", "fly", "run --confg a", "check-config", "doctor --config a"]
         {

@@ -218,6 +218,10 @@ fn the_service_names_what_is_wrong_with_each_pretender_and_watches_the_others() 
         let path = folder.executable(pretender.name, &pretender.patch.apply(&sound));
         programs.push((Program::start(&path, &["3"]), pretender));
     }
+    let mut unnamed = Vec::new();
+    for (name, patch) in files::damaged_symbols(&layout) {
+        unnamed.push((Program::start(&folder.executable(name, &patch.apply(&sound)), &["3"]), name));
+    }
     let mut healthy = Program::start(&folder.executable("sound", &sound), &["3"]);
     let mut agent = Agent::start(&folder, "hostile", free_port(), "[attribute]\nenabled = false\n");
     agent.says(&format!("sound ({}): watching, Go {GO}, {} goroutines", healthy.pid(), healthy.goroutines()));
@@ -226,6 +230,14 @@ fn the_service_names_what_is_wrong_with_each_pretender_and_watches_the_others() 
         let start = format!("{} ({}): not watched: ", pretender.name, program.pid());
         let (_, line) = agent.says(&start);
         assert!(line.contains(pretender.says), "{line}: expected {:?}", pretender.says);
+    }
+    for (program, name) in &mut unnamed {
+        agent.rewind();
+        agent.says(&format!(
+            "{name} ({}): watching, Go {GO}, {} goroutines",
+            program.pid(),
+            program.goroutines()
+        ));
     }
     // All still run, and the agent sees the next one come.
     assert!(programs.iter_mut().all(|(program, _)| program.goroutines() >= 3));
@@ -245,8 +257,14 @@ fn symbols_that_lie_give_an_error_or_a_number_in_bounded_time() {
         for address in layout.loaded.iter().copied().chain([0, 8, 1 << 46, u64::MAX - 7]) {
             let lying = files::moved_symbol(&sound, &layout, symbol, address).apply(&sound);
             let program = Program::start(&folder.executable("liar", &lying), &["3"]);
-            let mut seen = Seen::open(program.pid());
+            let mut seen = Seen::unconfirmed(program.pid());
             let began = Instant::now();
+            // The engine asks this first, and goes no further. Were the lie believed, there must be an end, too.
+            let confirmed = seen.runtime.confirm(seen.remote.process().memory);
+            assert!(
+                !matches!(confirmed, Ok(()) | Err(Error::Gone)),
+                "{symbol} at {address:#x}: {confirmed:?}"
+            );
             let counted = seen.count();
             let process = seen.remote.process();
             let walked = Walker::new(CHUNK).walk(&seen.runtime, process.memory, MANY, |_| {});

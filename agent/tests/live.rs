@@ -4,24 +4,17 @@
 
 mod common;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 
+use common::sites::{sites_inside, sites_outside, text};
 use common::{Program, Seen, eventually, for_every_release, program};
 use glg_engine::census::Census;
 use glg_engine::goroutines::Walker;
 use glg_engine::memory::Addr;
-use serde_json::Value;
 
 const CHUNK: usize = 64 * 1024;
 const MANY: u64 = 200_000;
 const WALKS: usize = 200;
-
-/// Function, file, line, state.
-type Site = (String, String, u64, String);
-
-fn text(value: &Value) -> String {
-    value.as_str().unwrap().to_owned()
-}
 
 #[test]
 fn count_equals_num_goroutine() {
@@ -40,35 +33,6 @@ fn count_equals_num_goroutine() {
             assert_eq!(outside, inside, "Go {release}, {name} {arguments:?}");
         }
     });
-}
-
-/// What `kinds` says of itself; the main goroutine, which answers, under its creator's name "".
-fn sites_inside(program: &mut Program) -> BTreeMap<Site, u64> {
-    let mut sites = BTreeMap::new();
-    for site in program.ask("sites").as_array().unwrap() {
-        let creator = text(&site["created_by"]);
-        // It runs while it answers and waits for its input before and after.
-        let state = if creator.is_empty() { "main".to_owned() } else { text(&site["state"]) };
-        let key = (creator, text(&site["file"]), site["line"].as_u64().unwrap(), state);
-        *sites.entry(key).or_default() += site["count"].as_u64().unwrap();
-    }
-    sites
-}
-
-fn sites_outside(seen: &mut Seen, census: &Census) -> BTreeMap<Site, u64> {
-    let mut sites = BTreeMap::new();
-    for site in census.sites() {
-        let place = seen.runtime.creation(seen.remote.process().image, site.key.gopc).unwrap();
-        // The main goroutine is created by the runtime's assembly, of which Go says nothing.
-        let key = if place.function.starts_with("runtime.") {
-            (String::new(), String::new(), 0, "main".to_owned())
-        } else {
-            let (function, file) = (place.function.to_string(), place.file.to_string());
-            (function, file, u64::from(place.line), site.key.wait.as_str().to_owned())
-        };
-        *sites.entry(key).or_default() += u64::from(site.count);
-    }
-    sites
 }
 
 #[test]

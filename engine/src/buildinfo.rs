@@ -11,8 +11,11 @@ use crate::memory::{Error, Image};
 const MAGIC: &[u8] = b"\xff Go buildinf:";
 const HEADER: usize = 32;
 const FLAG_INLINE_STRINGS: u8 = 2;
-/// Go itself looks this far into the data segment when there is no section.
+/// Bytes of each data segment looked through when no section says where it is: as far as Go itself looks, so
+/// that programs in other languages cost little.
 const SEARCH_MAX: u64 = 1 << 20;
+/// The same without section headers: in moved programs the function table, tens of megabytes, may be before it.
+const SEARCH_BARE_MAX: u64 = 256 << 20;
 const ALIGN: usize = 16;
 
 /// A Go release: `go1.24.11` is `{ minor: 24, patch: 11 }`.
@@ -84,20 +87,23 @@ fn leading_number(text: &str) -> Option<(u32, &str)> {
     Some((digits.parse().ok()?, rest))
 }
 
-/// Without section headers: in the first writable segment, at multiples of 16, as Go's own reader does.
+/// Without section headers: in the writable segments, at addresses that are multiples of 16, as Go's own reader
+/// does.
 fn search(elf: &Elf, image: &mut dyn Image) -> Result<u64, Error> {
-    let data = elf.loads.iter().find(|load| load.writable).ok_or(Error::NotGo)?;
-    let Extent { offset, len } = data.file;
+    let most = if elf.sections { SEARCH_MAX } else { SEARCH_BARE_MAX };
     let mut bytes = [0u8; 4096];
-    let mut at = 0u64;
-    while at < len.min(SEARCH_MAX) {
-        let size = usize::try_from((len - at).min(bytes.len() as u64)).unwrap_or(0);
-        let piece = bytes.get_mut(..size).ok_or(Error::NotGo)?;
-        image.read_at(offset.saturating_add(at), piece)?;
-        if let Some(i) = piece.chunks(ALIGN).position(|chunk| chunk.starts_with(MAGIC)) {
-            return Ok(offset.saturating_add(at).saturating_add((i * ALIGN) as u64));
+    for load in elf.loads.iter().filter(|load| load.writable) {
+        let Extent { offset, len } = load.file;
+        let mut at = load.va.0.wrapping_neg() % ALIGN as u64;
+        while at < len.min(most) {
+            let size = usize::try_from((len - at).min(bytes.len() as u64)).unwrap_or(0);
+            let piece = bytes.get_mut(..size).ok_or(Error::NotGo)?;
+            image.read_at(offset.saturating_add(at), piece)?;
+            if let Some(i) = piece.chunks(ALIGN).position(|chunk| chunk.starts_with(MAGIC)) {
+                return Ok(offset.saturating_add(at).saturating_add((i * ALIGN) as u64));
+            }
+            at += size as u64;
         }
-        at += size as u64;
     }
     Err(Error::NotGo)
 }

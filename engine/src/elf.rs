@@ -18,7 +18,7 @@ const SECTIONS_MAX: u16 = 256;
 /// Symbols a program may have: the largest Go programs known have half a million.
 const SYMBOLS_MAX: u64 = 2_000_000;
 /// Bytes their names may take, likewise: a file full of holes claims gigabytes at no cost.
-const NAMES_MAX: u64 = 128 << 20;
+pub(crate) const NAMES_MAX: u64 = 128 << 20;
 
 /// A stretch of the file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -45,6 +45,8 @@ pub struct Load {
     pub va: Va,
     /// In the file.
     pub file: Extent,
+    /// Length in memory, in bytes; what is beyond the file's part is zero at the start.
+    pub memory_len: u64,
     /// Whether it may be written.
     pub writable: bool,
     /// Whether it may be executed.
@@ -62,12 +64,16 @@ pub struct Elf {
     pub entry: Va,
     /// Loadable segments in file order.
     pub loads: Vec<Load, LOADS_MAX>,
+    /// Whether there are section headers.
+    pub sections: bool,
     /// `.go.buildinfo`.
     pub buildinfo: Option<Section>,
     /// `.gopclntab`, `.data.rel.ro.gopclntab`.
     pub pclntab: Option<Section>,
     /// `.symtab` and its string table.
     pub symbols: Option<(Extent, Extent)>,
+    /// What the dynamic linker reads (`PT_DYNAMIC`); programs that it does not load have none.
+    pub dynamic: Option<Extent>,
 }
 
 impl Elf {
@@ -98,8 +104,17 @@ impl Elf {
             _ => return Err(Error::NotGo),
         };
         let entry = Va(header.e_entry.get(Le));
-        let mut elf =
-            Elf { arch, pie, entry, loads: Vec::new(), buildinfo: None, pclntab: None, symbols: None };
+        let mut elf = Elf {
+            arch,
+            pie,
+            entry,
+            loads: Vec::new(),
+            sections: false,
+            buildinfo: None,
+            pclntab: None,
+            symbols: None,
+            dynamic: None,
+        };
         elf.read_segments(image, header)?;
         elf.read_sections(image, header)?;
         Ok(elf)
@@ -115,13 +130,18 @@ impl Elf {
             let mut bytes = [0u8; PHDR];
             image.read_at(at, &mut bytes)?;
             let ph = view::<elf::ProgramHeader64<Le>>(&bytes, at)?;
+            let file = Extent { offset: ph.p_offset.get(Le), len: ph.p_filesz.get(Le) };
+            if ph.p_type.get(Le) == elf::PT_DYNAMIC {
+                self.dynamic = Some(file);
+            }
             if ph.p_type.get(Le) != elf::PT_LOAD {
                 continue;
             }
             let flags = ph.p_flags.get(Le);
             let load = Load {
                 va: Va(ph.p_vaddr.get(Le)),
-                file: Extent { offset: ph.p_offset.get(Le), len: ph.p_filesz.get(Le) },
+                file,
+                memory_len: ph.p_memsz.get(Le),
                 writable: flags & elf::PF_W != 0,
                 executable: flags & elf::PF_X != 0,
             };
@@ -139,7 +159,8 @@ impl Elf {
     /// Sections are optional: a program can be stripped of their table.
     fn read_sections(&mut self, image: &mut dyn Image, header: &elf::FileHeader64<Le>) -> Result<(), Error> {
         let (table, count) = (header.e_shoff.get(Le), header.e_shnum.get(Le));
-        if table == 0 || count == 0 {
+        self.sections = table != 0 && count != 0;
+        if !self.sections {
             return Ok(());
         }
         if count > SECTIONS_MAX || usize::from(header.e_shentsize.get(Le)) != SHDR {
@@ -191,6 +212,24 @@ impl Elf {
         })
     }
 
+    /// The link-time address of what stands at this offset of the file; `None` for what is not loaded.
+    #[must_use]
+    pub fn va(&self, offset: u64) -> Option<Va> {
+        self.loads.iter().find_map(|load| {
+            let within = offset.checked_sub(load.file.offset)?;
+            (within < load.file.len).then(|| load.va.0.checked_add(within).map(Va))?
+        })
+    }
+
+    /// Whether a variable of so many bytes can be there: inside of one writable segment.
+    #[must_use]
+    pub fn is_variable(&self, at: Va, bytes: u64) -> bool {
+        self.loads.iter().filter(|load| load.writable).any(|load| {
+            let within = at.0.checked_sub(load.va.0).and_then(|within| within.checked_add(bytes));
+            within.is_some_and(|end| end <= load.memory_len)
+        })
+    }
+
     /// Looks up several symbols in one pass; the answer has one entry per name, `None` where it is absent.
     ///
     /// # Errors
@@ -236,9 +275,9 @@ const PHDR: usize = size_of::<elf::ProgramHeader64<Le>>();
 const SHDR: usize = size_of::<elf::SectionHeader64<Le>>();
 const SYM: usize = size_of::<elf::Sym64<Le>>();
 /// Places in the string table where a wanted name may stand (GNU ld shares suffixes between names).
-const NAME_HITS_MAX: usize = 32;
+pub(crate) const NAME_HITS_MAX: usize = 32;
 
-fn view<T: pod::Pod>(bytes: &[u8], at: u64) -> Result<&T, Error> {
+pub(crate) fn view<T: pod::Pod>(bytes: &[u8], at: u64) -> Result<&T, Error> {
     pod::from_bytes::<T>(bytes).map(|(t, _)| t).map_err(|()| Error::Malformed { what: "ELF header", at })
 }
 
@@ -279,7 +318,7 @@ fn read_name<'b>(image: &mut dyn Image, at: u64, buf: &'b mut [u8; 32]) -> Resul
 }
 
 /// Streams the string table once and notes where each wanted name ends a string.
-fn name_offsets<const N: usize>(
+pub(crate) fn name_offsets<const N: usize>(
     image: &mut dyn Image,
     strings: Extent,
     names: [&[u8]; N],

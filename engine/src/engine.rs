@@ -181,7 +181,8 @@ impl Engine {
     fn sample(&mut self, now: Timestamp, id: TargetId, process: &mut Process<'_>, effects: &mut Effects) {
         let Some(watch) = self.watches.iter_mut().find(|watch| watch.id == id) else { return };
         let now_ms = now.mono_ms;
-        let count = match watch.counter.count(&watch.runtime, process.memory) {
+        let confirmed = watch.runtime.confirm(process.memory);
+        let count = match confirmed.and_then(|()| watch.counter.count(&watch.runtime, process.memory)) {
             Ok(count) => count,
             Err(error) => return self.count_failed(now_ms, id, error, effects),
         };

@@ -323,7 +323,7 @@ impl Places<'_> {
     }
 }
 
-fn allgs(runtime: &Runtime, memory: &mut dyn Memory) -> Result<(Addr, u64), Error> {
+pub(crate) fn allgs(runtime: &Runtime, memory: &mut dyn Memory) -> Result<(Addr, u64), Error> {
     let mut slice = [0u8; SLICE];
     memory.read(runtime.globals.allgs, &mut slice)?;
     let (array, len, capacity) = (le::u64(&slice, 0)?, le::u64(&slice, 8)?, le::u64(&slice, 16)?);

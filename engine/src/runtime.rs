@@ -2,9 +2,14 @@
 
 use crate::buildinfo::{GoVersion, go_version};
 use crate::elf::Elf;
+use crate::globals::{self, Candidates};
 use crate::layout::{Layout, layout_for};
-use crate::memory::{Addr, Bias, Error, Image, Va};
+use crate::memory::{Addr, Bias, Error, Image, Memory, Va};
+use crate::moduledata::Module;
 use crate::pclntab::{Pclntab, Position};
+use crate::pclntab_search;
+
+pub use crate::globals::Globals;
 
 /// Everything needed to read goroutines of one process. Made once per process, cheap to keep.
 #[derive(Clone, Debug)]
@@ -13,25 +18,17 @@ pub struct Runtime {
     pub go: GoVersion,
     /// Offsets for that release.
     pub layout: &'static Layout,
-    /// Where the runtime's variables are in the live process.
+    /// Where the runtime's variables are in the live process; not to be believed before
+    /// [`Runtime::confirm`].
     pub globals: Globals,
     /// How far the program was moved.
     pub bias: Bias,
     /// Where goroutines are created and end, link-time addresses of `newproc1` and `goexit0`.
     pub lifecycle: Option<Lifecycle>,
-    pclntab: Pclntab,
-    elf: Elf,
-}
-
-/// Addresses of the runtime's variables (`runtime/proc.go`, `runtime/runtime2.go`).
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Globals {
-    /// `allgs []*g`: every g there ever was; only grows.
-    pub allgs: Addr,
-    /// `allp []*p`.
-    pub allp: Addr,
-    /// `sched schedt`.
-    pub sched: Addr,
+    /// What the live process has to agree with; `None` once it has.
+    unconfirmed: Option<Candidates>,
+    pub(crate) pclntab: Pclntab,
+    pub(crate) elf: Elf,
 }
 
 /// The two functions every goroutine passes once.
@@ -54,24 +51,28 @@ impl Runtime {
         let go = go_version(&elf, image)?;
         let bias = elf.bias(entry)?;
         let layout = layout_for(go.minor, elf.arch).ok_or(Error::UnsupportedGo { minor: go.minor })?;
-        let [text, allgs, allp, sched, create, exit] = elf.symbols(
-            image,
-            [
-                b"runtime.text",
-                b"runtime.allgs",
-                b"runtime.allp",
-                b"runtime.sched",
-                b"runtime.newproc1",
-                b"runtime.goexit0",
-            ],
-        )?;
-        let missing = Error::Unsupported("symbol table without the Go runtime's variables");
-        let live = |va: Option<Va>| va.map(|va| va.biased(bias)).ok_or(missing);
-        let globals = Globals { allgs: live(allgs)?, allp: live(allp)?, sched: live(sched)? };
-        let table = elf.pclntab.ok_or(Error::Unsupported("program without a pclntab section"))?;
-        let pclntab = Pclntab::parse(image, table.file.offset, text.ok_or(missing)?)?;
-        let lifecycle = create.zip(exit).map(|(create, exit)| Lifecycle { create, exit });
-        Ok(Runtime { go, layout, globals, bias, lifecycle, pclntab, elf })
+        let named = globals::by_symbol(&elf, image);
+        let pclntab = function_table(&elf, image, layout, named.as_ref().map(|named| named.text))?;
+        let (candidates, lifecycle) = match named {
+            Some(named) => (named.candidates, named.lifecycle),
+            None => globals::by_code(&elf, image, layout, &pclntab)?,
+        };
+        let globals = candidates.first(bias).ok_or(Error::Unsupported("Go program without allp"))?;
+        let unconfirmed = Some(candidates);
+        Ok(Runtime { go, layout, globals, bias, lifecycle, unconfirmed, pclntab, elf })
+    }
+
+    /// Believes the addresses of the runtime's variables once the live process agrees with them; does nothing
+    /// after that. Call it before anything is read through [`Runtime::globals`].
+    ///
+    /// # Errors
+    /// As [`Candidates::confirm`]. Until the runtime has initialised itself any of them may pass.
+    pub fn confirm(&mut self, memory: &mut dyn Memory) -> Result<(), Error> {
+        if let Some(candidates) = &self.unconfirmed {
+            self.globals = candidates.confirm(self.bias, self.layout, memory)?;
+            self.unconfirmed = None;
+        }
+        Ok(())
     }
 
     /// Function, file and line of a `go` statement, from the `gopc` of the goroutine it created.
@@ -108,4 +109,31 @@ impl Runtime {
         image.read_at(offset, out)?;
         Ok(offset)
     }
+}
+
+/// Go's function table, and in it where Go's code begins: by symbol, else from the `moduledata` that belongs
+/// to the table.
+fn function_table(
+    elf: &Elf,
+    image: &mut dyn Image,
+    layout: &Layout,
+    text: Option<Va>,
+) -> Result<Pclntab, Error> {
+    let mut last = Error::Unsupported("program without a Go function table");
+    for base in pclntab_search::candidates(elf, image)? {
+        let found = Pclntab::parse(image, base, text.unwrap_or(Va(0))).and_then(|table| {
+            // A table that was searched for is believed when moduledata knows it.
+            if text.is_some() && elf.pclntab.is_some() {
+                return Ok(table);
+            }
+            let module = Module::find(elf, image, &layout.moduledata, &table)?;
+            let text = module.address(elf, image, layout.moduledata.text)?;
+            Pclntab::parse(image, base, text)
+        });
+        match found {
+            Ok(table) => return Ok(table),
+            Err(error) => last = error,
+        }
+    }
+    Err(last)
 }

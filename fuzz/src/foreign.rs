@@ -27,5 +27,6 @@ pub fn programs() -> Vec<Vec<u8>> {
         make(AMD64, false, "go1.24.11", true),
         make(ARM64, true, "go1.27.3", true),
         make(ARM64, false, "go1.19.8", false),
+        make(AMD64, true, "go1.26.6", false),
     ]
 }

@@ -6,11 +6,13 @@
 //! `check` and `seeds`, and a line in [`TARGETS`].
 
 pub mod buildinfo;
+pub mod code;
 pub mod elf;
 pub mod foreign;
 pub mod mutate;
 pub mod pclntab;
 pub mod probe_point;
+pub mod stack;
 pub mod walk;
 pub mod wire;
 
@@ -32,6 +34,8 @@ pub const TARGETS: &[Target] = &[
     Target { name: "buildinfo", check: buildinfo::check, seeds: buildinfo::seeds, max_len: 256 },
     Target { name: "pclntab", check: pclntab::check, seeds: pclntab::seeds, max_len: 16 << 10 },
     Target { name: "probe_point", check: probe_point::check, seeds: probe_point::seeds, max_len: 256 },
+    Target { name: "code", check: code::check, seeds: code::seeds, max_len: 1024 },
+    Target { name: "stack", check: stack::check, seeds: stack::seeds, max_len: 1 << 10 },
     Target { name: "walk", check: walk::check, seeds: walk::seeds, max_len: 16 << 10 },
     Target {
         name: "wire",

@@ -1,8 +1,8 @@
 //! The function table, in the pieces in which it is read.
 //!
 //! The table of the smallest real program has half a megabyte; what looking up a few addresses reads of it,
-//! a few kilobytes. So an input is a sparse file: where the table and the code begin, [`PCS`] addresses to
-//! look up, then pieces, each with its offset and length. The seeds in `seeds/` were captured from
+//! a few kilobytes. So an input is a sparse file: where the table, the code and the inline trees begin, [`PCS`]
+//! addresses to look up, then pieces, each with its offset and length. The seeds in `seeds/` were captured from
 //! `go-programs/minimal`, built with `go build -trimpath` by the releases in their names:
 //! `cargo run -p glg-fuzz -- --capture minimal fuzz/seeds/pclntab-1.27-arm64`.
 
@@ -10,14 +10,14 @@ use std::collections::BTreeMap;
 
 use glg_engine::elf::Elf;
 use glg_engine::memory::{Error, Image, Va};
-use glg_engine::pclntab::{NAME_MAX, Pclntab};
+use glg_engine::pclntab::{InlineTrees, NAME_MAX, Pclntab, printed_name};
 
 use crate::foreign::File;
 
 /// Addresses looked up in one input.
 const PCS: usize = 5;
 /// Bytes before the pieces.
-const HEAD: usize = 8 * (2 + PCS);
+const HEAD: usize = 8 * (3 + PCS);
 
 /// A file of which only some pieces are there.
 struct Sparse<'d> {
@@ -57,7 +57,7 @@ impl Image for Sparse<'_> {
 pub fn check(data: &[u8]) {
     let Some((head, pieces)) = data.split_at_checked(HEAD) else { return };
     let mut words = head.chunks_exact(8).filter_map(|word| word.try_into().ok()).map(u64::from_le_bytes);
-    let (Some(base), Some(text)) = (words.next(), words.next()) else { return };
+    let (Some(base), Some(text), Some(trees)) = (words.next(), words.next(), words.next()) else { return };
     let mut image = Sparse::parse(pieces);
     let Ok(table) = Pclntab::parse(&mut image, base, Va(text)) else { return };
     for pc in words.map(Va) {
@@ -70,7 +70,25 @@ pub fn check(data: &[u8]) {
             assert!(position.function.len() <= NAME_MAX && position.file.len() <= NAME_MAX);
             assert!(!position.function.chars().chain(position.file.chars()).any(char::is_control));
         }
+        if let Ok(code) = table.code(&mut image, pc) {
+            assert!(code.entry <= pc, "{pc:?} before its function {:?}", code.entry);
+        }
+        frames(&table, &mut image, InlineTrees(trees), pc);
     }
+}
+
+/// The functions at work at `pc`: only the last is not compiled into another.
+fn frames(table: &Pclntab, image: &mut dyn Image, trees: InlineTrees, pc: Va) {
+    let mut inlined = Vec::new();
+    let found = table.frames(image, trees, pc, |frame| {
+        assert!(!frame.function.chars().chain(frame.file.chars()).any(char::is_control));
+        let _ = printed_name(&frame.function, 24);
+        let _ = printed_name(&frame.function, 27);
+        inlined.push(frame.inlined);
+    });
+    let last = found.is_ok().then(|| inlined.pop());
+    assert!(last != Some(Some(true)) && last != Some(None), "no function holds {pc:?}");
+    assert!(inlined.len() <= 128 && inlined.iter().all(|inlined| *inlined));
 }
 
 /// Captured from real programs: Go 1.19 and 1.27, both architectures.
@@ -118,15 +136,17 @@ pub fn capture(program: &[u8]) -> Result<Vec<u8>, Error> {
     )?;
     let missing = Error::Unsupported("program without these functions");
     let (base, text) = (elf.pclntab.ok_or(missing)?.file.offset, text.ok_or(missing)?);
-    let mut seed = [base, text.0].map(u64::to_le_bytes).concat();
+    let trees = elf.symbols(&mut file, [b"go:func.*", b"go.func.*"])?;
+    let trees = trees.into_iter().flatten().next().and_then(|va| elf.file_offset(va)).ok_or(missing)?;
+    let mut seed = [base, text.0, trees].map(u64::to_le_bytes).concat();
     let mut recorder = Recorder { file, read: BTreeMap::new() };
     let table = Pclntab::parse(&mut recorder, base, text)?;
     for pc in pcs {
         let entry = pc.ok_or(missing)?;
-        // Some way into the function, where several steps lead to the line; a short one ends before.
-        let inside = Va(entry.0.saturating_add(0x2b));
-        let pc = if table.entry(&mut recorder, inside) == Ok(entry) { inside } else { entry };
+        let pc = telling(&table, &mut File(program), InlineTrees(trees), entry);
         table.position(&mut recorder, pc)?;
+        table.code(&mut recorder, pc)?;
+        table.frames(&mut recorder, InlineTrees(trees), pc, |_| {})?;
         seed.extend(pc.0.to_le_bytes());
     }
     for (offset, len) in joined(&recorder.read) {
@@ -137,6 +157,19 @@ pub fn capture(program: &[u8]) -> Result<Vec<u8>, Error> {
         seed.extend(program.get(start..start + len).unwrap_or_default());
     }
     Ok(seed)
+}
+
+/// Some way into the function, where several steps lead to the line; if there is such a place, where another
+/// function was compiled into it.
+fn telling(table: &Pclntab, file: &mut File<'_>, trees: InlineTrees, entry: Va) -> Va {
+    let inside = |file: &mut File<'_>, pc: Va| table.entry(file, pc) == Ok(entry);
+    let places = (0x2b..0x800).map(|offset| Va(entry.0.saturating_add(offset)));
+    let all: Vec<Va> = places.take_while(|pc| inside(file, *pc)).collect();
+    let inlined = all.iter().find(|pc| {
+        let mut depth = 0;
+        table.frames(file, trees, **pc, |_| depth += 1).is_ok() && depth > 1
+    });
+    inlined.or(all.first()).copied().unwrap_or(entry)
 }
 
 /// Pieces that touch, as one.
@@ -166,12 +199,26 @@ mod tests {
             let words: Vec<u64> = head.chunks(8).map(|w| u64::from_le_bytes(w.try_into().unwrap())).collect();
             let mut image = Sparse::parse(pieces);
             let table = Pclntab::parse(&mut image, words[0], Va(words[1])).unwrap();
-            let main = table.position(&mut image, Va(words[2])).unwrap();
+            let main = table.position(&mut image, Va(words[3])).unwrap();
             assert_eq!(main.function, "main.main");
             assert!(main.file.ends_with("main.go") && main.line > 0, "{main:?}");
-            let newproc1 = table.position(&mut image, Va(words[3])).unwrap();
+            let newproc1 = table.position(&mut image, Va(words[4])).unwrap();
             assert_eq!(newproc1.function, "runtime.newproc1");
-            assert!(newproc1.file.ends_with("runtime/proc.go"), "{newproc1:?}");
+            let mut outermost = String::new();
+            table
+                .frames(&mut image, InlineTrees(words[2]), Va(words[4]), |frame| {
+                    outermost = format!("{} {}", frame.function, frame.file);
+                })
+                .unwrap();
+            assert!(outermost.starts_with("runtime.newproc1 ") && outermost.ends_with("runtime/proc.go"));
+            let mut depth = 0;
+            for pc in &words[3..] {
+                let trees = InlineTrees(words[2]);
+                table
+                    .frames(&mut image, trees, Va(*pc), |frame| depth += usize::from(frame.inlined))
+                    .unwrap();
+            }
+            assert!(depth > 0, "a seed without an inlined function tries nothing");
         }
     }
 
@@ -186,7 +233,7 @@ mod tests {
             let words: Vec<u64> = head.chunks(8).map(|w| u64::from_le_bytes(w.try_into().unwrap())).collect();
             let mut image = Sparse::parse(pieces);
             let Ok(table) = Pclntab::parse(&mut image, words[0], Va(words[1])) else { continue };
-            named += words[2..].iter().filter(|pc| table.position(&mut image, Va(**pc)).is_ok()).count();
+            named += words[3..].iter().filter(|pc| table.position(&mut image, Va(**pc)).is_ok()).count();
         }
         assert!((500..9000).contains(&named), "{named} of 10000 positions are found");
     }

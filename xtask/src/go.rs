@@ -1,6 +1,7 @@
 //! Go toolchains of every release that GoLeakGuard reads, and the test programs built with them.
 
 mod install;
+mod variant;
 
 use anyhow::{Context, Result, bail};
 use std::fmt;
@@ -12,6 +13,8 @@ use std::time::{Duration, SystemTime};
 
 use crate::cmd::{self, Progress};
 use crate::paths;
+
+pub(crate) use variant::Variant;
 
 /// A Go release.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -82,31 +85,6 @@ impl Arch {
         match self {
             Arch::Amd64 => "amd64",
             Arch::Arm64 => "arm64",
-        }
-    }
-}
-
-/// How a program is linked.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Variant {
-    /// `go build`: static, with symbols and DWARF.
-    Plain,
-    /// Plain, its DWARF left uncompressed, for readers without zlib.
-    Dwarf,
-}
-
-impl Variant {
-    fn args(self) -> &'static [&'static str] {
-        match self {
-            Variant::Plain => &[],
-            Variant::Dwarf => &["-ldflags=-compressdwarf=false"],
-        }
-    }
-
-    fn suffix(self) -> &'static str {
-        match self {
-            Variant::Plain => "",
-            Variant::Dwarf => "-dwarf",
         }
     }
 }
@@ -231,11 +209,31 @@ impl Go {
         let part = parent.join(format!(".{name}-{}", std::process::id()));
         let mut command = self.command(arch);
         // Stamping asks git about a checkout that may have no commit.
-        command.current_dir(programs_dir()).args(["build", "-buildvcs=false"]).args(variant.args());
+        command.current_dir(programs_dir()).args(["build", "-buildvcs=false"]);
+        variant.set(&mut command);
         command.arg("-o").arg(&part).arg(format!("./{program}"));
         cmd::output(&mut command).with_context(|| format!("build {program} with Go {}", self.version))?;
+        if variant.is_stripped_after() {
+            cmd::output(Command::new("strip").arg("-s").arg(&part))
+                .context("strip comes with the C compiler")?;
+        }
         fs::rename(&part, out).with_context(|| format!("move {program} to {}", out.display()))
     }
+}
+
+/// `program` in every way that a process can be met in: all releases, and both architectures where no C is in it.
+pub(crate) fn variants(program: &str) -> Result<Vec<Build>> {
+    let mut builds = Vec::new();
+    for version in versions()? {
+        for arch in Arch::ALL {
+            let met = Variant::MET.into_iter().filter(|v| !v.has_c() || arch == Arch::host());
+            // The plain one of this machine is built with all other programs.
+            builds.extend(met.filter(|v| *v != Variant::Plain || arch != Arch::host()).map(|variant| {
+                Build { version: version.clone(), program: program.to_owned(), arch, variant }
+            }));
+        }
+    }
+    Ok(builds)
 }
 
 /// Builds what is older than the sources, two at a time, with the toolchains it takes.

@@ -25,6 +25,8 @@ pub(crate) struct Row {
     structs: Vec<StructRow>,
     /// Texts of the wait reasons, by number.
     waits: Vec<String>,
+    /// Function id of wrappers.
+    wrapper_id: u8,
 }
 
 struct StructRow {
@@ -129,7 +131,8 @@ fn read_row(go: &Go, arch: Arch) -> Result<Row> {
         "xtask/src/layouts/spec.rs does not fit this runtime:\n  {}",
         wrong.join("\n  ")
     );
-    Ok(Row { version: go.version.clone(), arch, structs, waits: source::wait_reasons(&go.root)? })
+    let (waits, wrapper_id) = (source::wait_reasons(&go.root)?, source::wrapper_id(&go.root)?);
+    Ok(Row { version: go.version.clone(), arch, structs, waits, wrapper_id })
 }
 
 /// Reads one struct; what does not fit the specification is added to `wrong`.

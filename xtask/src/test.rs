@@ -167,6 +167,7 @@ fn go_programs() -> Result<()> {
             variant: Variant::Plain,
         }));
     }
+    builds.extend(go::variants("kinds")?);
     go::build_programs(&builds)
 }
 

@@ -64,7 +64,8 @@ impl Program {
         }
         let mut remote = Remote::open(child.id())?.with_context(|| format!("{name} has ended"))?;
         let entry = remote.entry;
-        let runtime = Runtime::open(remote.process().image, entry)?;
+        let mut runtime = Runtime::open(remote.process().image, entry)?;
+        runtime.confirm(remote.process().memory)?;
         Ok(Program { child, stdin, stdout, remote, runtime, counter: Counter::default() })
     }
 

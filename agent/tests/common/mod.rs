@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test fails by panicking")]
 
 pub(crate) mod service;
+pub(crate) mod sites;
 
 use std::io::{BufRead, BufReader, Write};
 use std::path::{Path, PathBuf};
@@ -130,7 +131,17 @@ pub(crate) struct Seen {
 }
 
 impl Seen {
+    /// Once its variables are confirmed.
     pub(crate) fn open(pid: u32) -> Seen {
+        let mut seen = Seen::unconfirmed(pid);
+        eventually("variables that the process agrees with", || {
+            seen.runtime.confirm(seen.remote.process().memory).ok()
+        });
+        seen
+    }
+
+    /// As the file alone says.
+    pub(crate) fn unconfirmed(pid: u32) -> Seen {
         let mut remote = Remote::open(pid).unwrap().expect("the process has ended");
         let entry = remote.entry;
         let runtime = Runtime::open(remote.process().image, entry).unwrap();

@@ -109,7 +109,7 @@ pub(crate) struct Pretender {
 pub(crate) fn pretenders(layout: &Layout) -> Vec<Pretender> {
     let pretender =
         |name, offset, bytes: &[u8], says| Pretender { name, patch: Patch::at(offset, bytes), says };
-    let (offset, size, far) = (24, 32, [0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0x7f]);
+    let (offset, far) = (24, [0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0x7f]);
     let version = layout.buildinfo.0 + 32;
     vec![
         // e_shoff, e_shentsize, e_shnum (elf(5)).
@@ -121,20 +121,17 @@ pub(crate) fn pretenders(layout: &Layout) -> Vec<Pretender> {
         pretender("go-rubbish", version, b"\xff\xff\xff\xff", "malformed: build information"),
         pretender("pclntab-far", layout.header_field(".gopclntab", offset), &far, "unreadable"),
         pretender("pclntab-text", layout.header_field(".gopclntab", offset), &[0; 8], "unknown format"),
-        pretender("symbols-none", layout.header_field(".symtab", 4), &[1], "program without a symbol table"),
-        pretender("symbols-empty", layout.header_field(".symtab", size), &[0; 8], "runtime's variables"),
-        pretender(
-            "symbols-endless",
-            layout.header_field(".symtab", size),
-            &far,
-            "larger than any known program's",
-        ),
-        pretender(
-            "strings-endless",
-            layout.header_field(".strtab", size),
-            &far,
-            "larger than any known program's",
-        ),
+    ]
+}
+
+/// Symbol tables that cannot be read: the program is read without them.
+pub(crate) fn damaged_symbols(layout: &Layout) -> Vec<(&'static str, Patch)> {
+    let (size, far) = (32, [0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0x7f]);
+    vec![
+        ("symbols-none", Patch::at(layout.header_field(".symtab", 4), &[1])),
+        ("symbols-empty", Patch::at(layout.header_field(".symtab", size), &[0; 8])),
+        ("symbols-endless", Patch::at(layout.header_field(".symtab", size), &far)),
+        ("strings-endless", Patch::at(layout.header_field(".strtab", size), &far)),
     ]
 }
 

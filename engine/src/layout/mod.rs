@@ -44,6 +44,10 @@ pub struct Layout {
     pub moduledata: Moduledata,
     /// What the numbers in `g.waitreason` mean.
     pub wait_reasons: &'static [Wait],
+    /// What Go prints for them; empty for "no reason".
+    pub wait_texts: &'static [&'static str],
+    /// `FuncIDWrapper`: how the function table marks compiler-made wrappers (`internal/abi/symtab.go`).
+    pub wrapper_id: u8,
 }
 
 /// Offsets in `runtime.g`.

@@ -84,6 +84,8 @@ pub(super) const TABLE: &[Layout] = &[
             next: 544,
         },
         wait_reasons: WAITS_1_19,
+        wait_texts: TEXTS_1_19,
+        wrapper_id: 21,
     },
     Layout {
         go: "1.19.8",
@@ -162,6 +164,8 @@ pub(super) const TABLE: &[Layout] = &[
             next: 544,
         },
         wait_reasons: WAITS_1_19,
+        wait_texts: TEXTS_1_19,
+        wrapper_id: 21,
     },
     Layout {
         go: "1.21.13",
@@ -240,6 +244,8 @@ pub(super) const TABLE: &[Layout] = &[
             next: 584,
         },
         wait_reasons: WAITS_1_21,
+        wait_texts: TEXTS_1_21,
+        wrapper_id: 21,
     },
     Layout {
         go: "1.21.13",
@@ -318,6 +324,8 @@ pub(super) const TABLE: &[Layout] = &[
             next: 584,
         },
         wait_reasons: WAITS_1_21,
+        wait_texts: TEXTS_1_21,
+        wrapper_id: 21,
     },
     Layout {
         go: "1.22.10",
@@ -396,6 +404,8 @@ pub(super) const TABLE: &[Layout] = &[
             next: 584,
         },
         wait_reasons: WAITS_1_22,
+        wait_texts: TEXTS_1_22,
+        wrapper_id: 22,
     },
     Layout {
         go: "1.22.10",
@@ -474,6 +484,8 @@ pub(super) const TABLE: &[Layout] = &[
             next: 584,
         },
         wait_reasons: WAITS_1_22,
+        wait_texts: TEXTS_1_22,
+        wrapper_id: 22,
     },
     Layout {
         go: "1.23.9",
@@ -552,6 +564,8 @@ pub(super) const TABLE: &[Layout] = &[
             next: 576,
         },
         wait_reasons: WAITS_1_23,
+        wait_texts: TEXTS_1_23,
+        wrapper_id: 22,
     },
     Layout {
         go: "1.23.9",
@@ -630,6 +644,8 @@ pub(super) const TABLE: &[Layout] = &[
             next: 576,
         },
         wait_reasons: WAITS_1_23,
+        wait_texts: TEXTS_1_23,
+        wrapper_id: 22,
     },
     Layout {
         go: "1.24.11",
@@ -708,6 +724,8 @@ pub(super) const TABLE: &[Layout] = &[
             next: 576,
         },
         wait_reasons: WAITS_1_24,
+        wait_texts: TEXTS_1_24,
+        wrapper_id: 22,
     },
     Layout {
         go: "1.24.11",
@@ -786,6 +804,8 @@ pub(super) const TABLE: &[Layout] = &[
             next: 576,
         },
         wait_reasons: WAITS_1_24,
+        wait_texts: TEXTS_1_24,
+        wrapper_id: 22,
     },
     Layout {
         go: "1.25.5",
@@ -864,6 +884,8 @@ pub(super) const TABLE: &[Layout] = &[
             next: 576,
         },
         wait_reasons: WAITS_1_25,
+        wait_texts: TEXTS_1_25,
+        wrapper_id: 23,
     },
     Layout {
         go: "1.25.5",
@@ -942,6 +964,8 @@ pub(super) const TABLE: &[Layout] = &[
             next: 576,
         },
         wait_reasons: WAITS_1_25,
+        wait_texts: TEXTS_1_25,
+        wrapper_id: 23,
     },
     Layout {
         go: "1.26.6",
@@ -1020,6 +1044,8 @@ pub(super) const TABLE: &[Layout] = &[
             next: 584,
         },
         wait_reasons: WAITS_1_26,
+        wait_texts: TEXTS_1_26,
+        wrapper_id: 23,
     },
     Layout {
         go: "1.26.6",
@@ -1098,6 +1124,8 @@ pub(super) const TABLE: &[Layout] = &[
             next: 584,
         },
         wait_reasons: WAITS_1_26,
+        wait_texts: TEXTS_1_26,
+        wrapper_id: 23,
     },
     Layout {
         go: "1.27.3",
@@ -1176,6 +1204,8 @@ pub(super) const TABLE: &[Layout] = &[
             next: 560,
         },
         wait_reasons: WAITS_1_27,
+        wait_texts: TEXTS_1_27,
+        wrapper_id: 23,
     },
     Layout {
         go: "1.27.3",
@@ -1254,6 +1284,8 @@ pub(super) const TABLE: &[Layout] = &[
             next: 560,
         },
         wait_reasons: WAITS_1_27,
+        wait_texts: TEXTS_1_27,
+        wrapper_id: 23,
     },
 ];
 
@@ -1286,6 +1318,37 @@ const WAITS_1_19: &[Wait] = &[
     Wait::Runtime,        // 24 "GC worker (idle)"
     Wait::Preempted,      // 25 "preempted"
     Wait::Other,          // 26 "debug call"
+];
+
+/// What Go 1.19.8 prints for them.
+const TEXTS_1_19: &[&str] = &[
+    "",
+    "GC assist marking",
+    "IO wait",
+    "chan receive (nil chan)",
+    "chan send (nil chan)",
+    "dumping heap",
+    "garbage collection",
+    "garbage collection scan",
+    "panicwait",
+    "select",
+    "select (no cases)",
+    "GC assist wait",
+    "GC sweep wait",
+    "GC scavenge wait",
+    "chan receive",
+    "chan send",
+    "finalizer wait",
+    "force gc (idle)",
+    "semacquire",
+    "sleep",
+    "sync.Cond.Wait",
+    "timer goroutine (idle)",
+    "trace reader (blocked)",
+    "wait for GC cycle",
+    "GC worker (idle)",
+    "preempted",
+    "debug call",
 ];
 
 /// Wait reasons of Go 1.21.13, by number.
@@ -1322,6 +1385,42 @@ const WAITS_1_21: &[Wait] = &[
     Wait::Other,          // 29 "debug call"
     Wait::Runtime,        // 30 "GC mark termination"
     Wait::Runtime,        // 31 "stopping the world"
+];
+
+/// What Go 1.21.13 prints for them.
+const TEXTS_1_21: &[&str] = &[
+    "",
+    "GC assist marking",
+    "IO wait",
+    "chan receive (nil chan)",
+    "chan send (nil chan)",
+    "dumping heap",
+    "garbage collection",
+    "garbage collection scan",
+    "panicwait",
+    "select",
+    "select (no cases)",
+    "GC assist wait",
+    "GC sweep wait",
+    "GC scavenge wait",
+    "chan receive",
+    "chan send",
+    "finalizer wait",
+    "force gc (idle)",
+    "semacquire",
+    "sleep",
+    "sync.Cond.Wait",
+    "sync.Mutex.Lock",
+    "sync.RWMutex.RLock",
+    "sync.RWMutex.Lock",
+    "trace reader (blocked)",
+    "wait for GC cycle",
+    "GC worker (idle)",
+    "GC worker (active)",
+    "preempted",
+    "debug call",
+    "GC mark termination",
+    "stopping the world",
 ];
 
 /// Wait reasons of Go 1.22.10, by number.
@@ -1365,6 +1464,47 @@ const WAITS_1_22: &[Wait] = &[
     Wait::Other,          // 36 "coroutine"
 ];
 
+/// What Go 1.22.10 prints for them.
+const TEXTS_1_22: &[&str] = &[
+    "",
+    "GC assist marking",
+    "IO wait",
+    "chan receive (nil chan)",
+    "chan send (nil chan)",
+    "dumping heap",
+    "garbage collection",
+    "garbage collection scan",
+    "panicwait",
+    "select",
+    "select (no cases)",
+    "GC assist wait",
+    "GC sweep wait",
+    "GC scavenge wait",
+    "chan receive",
+    "chan send",
+    "finalizer wait",
+    "force gc (idle)",
+    "semacquire",
+    "sleep",
+    "sync.Cond.Wait",
+    "sync.Mutex.Lock",
+    "sync.RWMutex.RLock",
+    "sync.RWMutex.Lock",
+    "trace reader (blocked)",
+    "wait for GC cycle",
+    "GC worker (idle)",
+    "GC worker (active)",
+    "preempted",
+    "debug call",
+    "GC mark termination",
+    "stopping the world",
+    "flushing proc caches",
+    "trace goroutine status",
+    "trace proc status",
+    "page trace flush",
+    "coroutine",
+];
+
 /// Wait reasons of Go 1.23.9, by number.
 const WAITS_1_23: &[Wait] = &[
     Wait::Other,          // 0 ""
@@ -1405,6 +1545,48 @@ const WAITS_1_23: &[Wait] = &[
     Wait::Runtime,        // 35 "page trace flush"
     Wait::Other,          // 36 "coroutine"
     Wait::Runtime,        // 37 "GC weak to strong wait"
+];
+
+/// What Go 1.23.9 prints for them.
+const TEXTS_1_23: &[&str] = &[
+    "",
+    "GC assist marking",
+    "IO wait",
+    "chan receive (nil chan)",
+    "chan send (nil chan)",
+    "dumping heap",
+    "garbage collection",
+    "garbage collection scan",
+    "panicwait",
+    "select",
+    "select (no cases)",
+    "GC assist wait",
+    "GC sweep wait",
+    "GC scavenge wait",
+    "chan receive",
+    "chan send",
+    "finalizer wait",
+    "force gc (idle)",
+    "semacquire",
+    "sleep",
+    "sync.Cond.Wait",
+    "sync.Mutex.Lock",
+    "sync.RWMutex.RLock",
+    "sync.RWMutex.Lock",
+    "trace reader (blocked)",
+    "wait for GC cycle",
+    "GC worker (idle)",
+    "GC worker (active)",
+    "preempted",
+    "debug call",
+    "GC mark termination",
+    "stopping the world",
+    "flushing proc caches",
+    "trace goroutine status",
+    "trace proc status",
+    "page trace flush",
+    "coroutine",
+    "GC weak to strong wait",
 ];
 
 /// Wait reasons of Go 1.24.11, by number.
@@ -1453,6 +1635,54 @@ const WAITS_1_24: &[Wait] = &[
     Wait::ChanReceive,    // 41 "chan receive (synctest)"
     Wait::ChanSend,       // 42 "chan send (synctest)"
     Wait::Select,         // 43 "select (synctest)"
+];
+
+/// What Go 1.24.11 prints for them.
+const TEXTS_1_24: &[&str] = &[
+    "",
+    "GC assist marking",
+    "IO wait",
+    "chan receive (nil chan)",
+    "chan send (nil chan)",
+    "dumping heap",
+    "garbage collection",
+    "garbage collection scan",
+    "panicwait",
+    "select",
+    "select (no cases)",
+    "GC assist wait",
+    "GC sweep wait",
+    "GC scavenge wait",
+    "chan receive",
+    "chan send",
+    "finalizer wait",
+    "force gc (idle)",
+    "semacquire",
+    "sleep",
+    "sync.Cond.Wait",
+    "sync.Mutex.Lock",
+    "sync.RWMutex.RLock",
+    "sync.RWMutex.Lock",
+    "sync.WaitGroup.Wait",
+    "trace reader (blocked)",
+    "wait for GC cycle",
+    "GC worker (idle)",
+    "GC worker (active)",
+    "preempted",
+    "debug call",
+    "GC mark termination",
+    "stopping the world",
+    "flushing proc caches",
+    "trace goroutine status",
+    "trace proc status",
+    "page trace flush",
+    "coroutine",
+    "GC weak to strong wait",
+    "synctest.Run",
+    "synctest.Wait",
+    "chan receive (synctest)",
+    "chan send (synctest)",
+    "select (synctest)",
 ];
 
 /// Wait reasons of Go 1.25.5, by number.
@@ -1506,6 +1736,57 @@ const WAITS_1_25: &[Wait] = &[
     Wait::Runtime,        // 46 "cleanup wait"
 ];
 
+/// What Go 1.25.5 prints for them.
+const TEXTS_1_25: &[&str] = &[
+    "",
+    "GC assist marking",
+    "IO wait",
+    "chan receive (nil chan)",
+    "chan send (nil chan)",
+    "dumping heap",
+    "garbage collection",
+    "garbage collection scan",
+    "panicwait",
+    "select",
+    "select (no cases)",
+    "GC assist wait",
+    "GC sweep wait",
+    "GC scavenge wait",
+    "chan receive",
+    "chan send",
+    "finalizer wait",
+    "force gc (idle)",
+    "GOMAXPROCS updater (idle)",
+    "semacquire",
+    "sleep",
+    "sync.Cond.Wait",
+    "sync.Mutex.Lock",
+    "sync.RWMutex.RLock",
+    "sync.RWMutex.Lock",
+    "sync.WaitGroup.Wait",
+    "trace reader (blocked)",
+    "wait for GC cycle",
+    "GC worker (idle)",
+    "GC worker (active)",
+    "preempted",
+    "debug call",
+    "GC mark termination",
+    "stopping the world",
+    "flushing proc caches",
+    "trace goroutine status",
+    "trace proc status",
+    "page trace flush",
+    "coroutine",
+    "GC weak to strong wait",
+    "synctest.Run",
+    "synctest.Wait",
+    "chan receive (durable)",
+    "chan send (durable)",
+    "select (durable)",
+    "sync.WaitGroup.Wait (durable)",
+    "cleanup wait",
+];
+
 /// Wait reasons of Go 1.26.6, by number.
 const WAITS_1_26: &[Wait] = &[
     Wait::Other,          // 0 ""
@@ -1557,6 +1838,57 @@ const WAITS_1_26: &[Wait] = &[
     Wait::Runtime,        // 46 "cleanup wait"
 ];
 
+/// What Go 1.26.6 prints for them.
+const TEXTS_1_26: &[&str] = &[
+    "",
+    "GC assist marking",
+    "IO wait",
+    "dumping heap",
+    "garbage collection",
+    "garbage collection scan",
+    "panicwait",
+    "GC assist wait",
+    "GC sweep wait",
+    "GC scavenge wait",
+    "finalizer wait",
+    "force gc (idle)",
+    "GOMAXPROCS updater (idle)",
+    "semacquire",
+    "sleep",
+    "chan receive (nil chan)",
+    "chan send (nil chan)",
+    "select (no cases)",
+    "select",
+    "chan receive",
+    "chan send",
+    "sync.Cond.Wait",
+    "sync.Mutex.Lock",
+    "sync.RWMutex.RLock",
+    "sync.RWMutex.Lock",
+    "sync.WaitGroup.Wait",
+    "trace reader (blocked)",
+    "wait for GC cycle",
+    "GC worker (idle)",
+    "GC worker (active)",
+    "preempted",
+    "debug call",
+    "GC mark termination",
+    "stopping the world",
+    "flushing proc caches",
+    "trace goroutine status",
+    "trace proc status",
+    "page trace flush",
+    "coroutine",
+    "GC weak to strong wait",
+    "synctest.Run",
+    "synctest.Wait",
+    "chan receive (durable)",
+    "chan send (durable)",
+    "select (durable)",
+    "sync.WaitGroup.Wait (durable)",
+    "cleanup wait",
+];
+
 /// Wait reasons of Go 1.27.3, by number.
 const WAITS_1_27: &[Wait] = &[
     Wait::Other,          // 0 ""
@@ -1606,4 +1938,55 @@ const WAITS_1_27: &[Wait] = &[
     Wait::Select,         // 44 "select (durable)"
     Wait::WaitGroupWait,  // 45 "sync.WaitGroup.Wait (durable)"
     Wait::Runtime,        // 46 "cleanup wait"
+];
+
+/// What Go 1.27.3 prints for them.
+const TEXTS_1_27: &[&str] = &[
+    "",
+    "GC assist marking",
+    "IO wait",
+    "dumping heap",
+    "garbage collection",
+    "garbage collection scan",
+    "panicwait",
+    "GC assist wait",
+    "GC sweep wait",
+    "GC scavenge wait",
+    "finalizer wait",
+    "force gc (idle)",
+    "GOMAXPROCS updater (idle)",
+    "semacquire",
+    "sleep",
+    "chan receive (nil chan)",
+    "chan send (nil chan)",
+    "select (no cases)",
+    "select",
+    "chan receive",
+    "chan send",
+    "sync.Cond.Wait",
+    "sync.Mutex.Lock",
+    "sync.RWMutex.RLock",
+    "sync.RWMutex.Lock",
+    "sync.WaitGroup.Wait",
+    "trace reader (blocked)",
+    "wait for GC cycle",
+    "GC worker (idle)",
+    "GC worker (active)",
+    "preempted",
+    "debug call",
+    "GC mark termination",
+    "stopping the world",
+    "flushing proc caches",
+    "trace goroutine status",
+    "trace proc status",
+    "page trace flush",
+    "coroutine",
+    "GC weak to strong wait",
+    "synctest.Run",
+    "synctest.Wait",
+    "chan receive (durable)",
+    "chan send (durable)",
+    "select (durable)",
+    "sync.WaitGroup.Wait (durable)",
+    "cleanup wait",
 ];

@@ -169,11 +169,13 @@ impl FakeProcess {
     /// As many Ps as numbers of dead goroutines they keep.
     pub(crate) fn set_ps(&mut self, free: &[i32]) {
         let p = self.layout().p;
+        self.space.half(SCHED + u64::from(self.layout().sched.maxmcount), 10_000);
         let mut array = Vec::new();
         for (i, free) in free.iter().enumerate() {
             let at = PS + i as u64 * 0x4000;
             self.space.map(at, vec![0; p.size.into()]);
             self.space.half(at + u64::from(p.g_free), *free);
+            self.space.half(at + u64::from(p.id), i32::try_from(i).unwrap());
             array.extend(at.to_le_bytes());
         }
         self.space.map(P_ARRAY, array);

@@ -1,5 +1,8 @@
 //! The smallest file that the engine takes for a Go program: two segments, build information, a function
-//! table, a symbol table. Made by hand, so that no compiler is needed; also a seed of the fuzz targets.
+//! table, a symbol table; without section headers the same is found in instructions and in the data. Made by
+//! hand, so that no compiler is needed; also a seed of the fuzz targets.
+
+use glg_engine::layout::{Arch, Layout, layout_for};
 
 /// `e_machine` of amd64.
 pub const AMD64: u16 = 62;
@@ -28,11 +31,14 @@ pub const FILE: &str = "/home/build/gateway/main.go";
 pub const ENTRY: u64 = TEXT + 0x20;
 
 /// Names of the functions and their first lines.
-pub const FUNCTIONS: [(&str, u32); 8] = [
+pub const FUNCTIONS: [(&str, u32); 11] = [
     ("runtime.newproc1", 100),
     ("runtime.goexit0", 200),
     ("runtime.main", 300),
     ("runtime.bgsweep", 400),
+    ("runtime.allgadd", 500),
+    ("runtime.schedinit", 600),
+    ("runtime.procresize", 700),
     ("main.main", 10),
     ("main.(*Gateway).forward", 40),
     ("main.poll", 70),
@@ -75,7 +81,8 @@ impl Program {
         let pclntab = table(&self.pclntab());
         let (symbols, strings) = symbols();
         let (symtab, strtab) = (table(&symbols), table(&strings));
-        let buildinfo = table(&self.buildinfo());
+        let data = [self.buildinfo(), self.moduledata(BASE + pclntab.0)].concat();
+        let buildinfo = table(&data);
         const NAMES: &[u8] = b"\0.gopclntab\0.symtab\0.strtab\0.go.buildinfo\0.shstrtab\0";
         let names = table(NAMES);
         let name = |wanted: &[u8]| {
@@ -124,11 +131,65 @@ impl Program {
         };
         let len = usize::try_from(FUNCTION_LEN).unwrap_or(0);
         let mut text = Vec::new();
-        for (i, code) in [newproc1, goexit0].into_iter().chain([&[] as &[u8]; 6]).enumerate() {
-            text.extend(code);
+        for (i, (name, _)) in FUNCTIONS.iter().enumerate() {
+            let at = TEXT + i as u64 * FUNCTION_LEN;
+            match *name {
+                "runtime.newproc1" => text.extend(newproc1),
+                "runtime.goexit0" => text.extend(goexit0),
+                "runtime.allgadd" => text.extend(self.uses_slice(at, ALLGS)),
+                "runtime.schedinit" => text.extend(self.sets_maxmcount(at)),
+                "runtime.procresize" => text.extend(self.uses_slice(at, ALLP)),
+                _ => {}
+            }
             text.resize((i + 1) * len, 0x90);
         }
         text
+    }
+
+    fn layout(&self) -> Option<&'static Layout> {
+        let arch = if self.machine == AMD64 { Arch::Amd64 } else { Arch::Arm64 };
+        layout_for(self.go.strip_prefix("go1.")?.split('.').next()?.parse().ok()?, arch)
+    }
+
+    /// Loads pointer, length and capacity of the slice `at`, one after the other.
+    fn uses_slice(&self, function: u64, at: u64) -> Vec<u8> {
+        let mut code = Vec::new();
+        for word in [at, at + 8, at + 16] {
+            let pc = function + code.len() as u64;
+            match self.machine {
+                AMD64 => code.extend([&b"\x48\x8b\x05"[..], &relative(pc + 7, word)].concat()),
+                // adrp x27; ldr x0, [x27, #offset]
+                _ => code.extend(
+                    [adrp(pc, word), 0xf940_0360 | low(word) >> 3 << 10].map(u32::to_le_bytes).concat(),
+                ),
+            }
+        }
+        code
+    }
+
+    /// `sched.maxmcount = 10000`.
+    fn sets_maxmcount(&self, pc: u64) -> Vec<u8> {
+        let at = SCHED + self.layout().map_or(0, |layout| u64::from(layout.sched.maxmcount));
+        match self.machine {
+            AMD64 => [&b"\xc7\x05"[..], &relative(pc + 10, at), &10_000u32.to_le_bytes()].concat(),
+            // mov w1, #10000; adrp x27; str w1, [x27, #offset]
+            _ => [0x5280_0001 | 10_000 << 5, adrp(pc + 4, at), 0xb900_0361 | low(at) >> 2 << 10]
+                .map(u32::to_le_bytes)
+                .concat(),
+        }
+    }
+
+    /// As far as it is read: the pair of words that it begins with, and where the code begins.
+    fn moduledata(&self, pclntab: u64) -> Vec<u8> {
+        let mut module = vec![0u8; 0x100];
+        let Some(layout) = self.layout() else { return module };
+        let l = &layout.moduledata;
+        for (offset, word) in [(l.pc_header, pclntab), (l.funcnametab, pclntab + 72), (l.text, TEXT)] {
+            for (byte, new) in module.iter_mut().skip(offset.into()).zip(word.to_le_bytes()) {
+                *byte = new;
+            }
+        }
+        module
     }
 
     fn buildinfo(&self) -> Vec<u8> {
@@ -181,6 +242,23 @@ impl Program {
         table.extend(parts);
         table
     }
+}
+
+/// The displacement from the next instruction.
+fn relative(next: u64, at: u64) -> [u8; 4] {
+    let [a, b, c, d, ..] = at.wrapping_sub(next).to_le_bytes();
+    [a, b, c, d]
+}
+
+/// `adrp x27`, to the page of an address above.
+fn adrp(pc: u64, at: u64) -> u32 {
+    let pages = narrow(usize::try_from((at >> 12) - (pc >> 12)).unwrap_or(0));
+    0x9000_001b | (pages & 3) << 29 | pages >> 2 << 5
+}
+
+/// An address in its page.
+fn low(at: u64) -> u32 {
+    u32::try_from(at & 0xfff).unwrap_or(0)
 }
 
 fn narrow(n: usize) -> u32 {

@@ -5,7 +5,7 @@ use glg_engine::elf::Elf;
 use glg_engine::memory::{Addr, Error, Va};
 use glg_engine::runtime::Runtime;
 
-use crate::fake::{File, go124, rows};
+use crate::fake::{FakeProcess, File, G, blocked, go124, rows};
 use crate::program::{
     ALLGS, AMD64, ARM64, ENTRY, FILE, FUNCTION_LEN, FUNCTIONS, LINE_LEN, Program, function,
 };
@@ -79,6 +79,49 @@ fn without_section_headers_the_version_is_found_in_the_data_segment() {
     assert_eq!(version, Ok(GoVersion { minor: 24, patch: 11 }));
     let found = elf.symbols(&mut file, [b"runtime.allgs"]);
     assert!(matches!(found, Err(Error::Unsupported(_))), "{found:?}");
+}
+
+#[test]
+fn without_symbols_the_same_is_found_in_the_instructions() {
+    for program in rows() {
+        for pie in [false, true] {
+            let open = |sections| {
+                let mut file = File(Program { pie, sections, ..program }.build());
+                let runtime = Runtime::open(&mut file, Addr(ENTRY)).unwrap();
+                let poll = runtime.creation(&mut file, Addr(function("main.poll") + 1)).unwrap();
+                (runtime.globals, runtime.lifecycle, poll)
+            };
+            assert!(open(true).1.is_some());
+            assert_eq!(open(false), open(true), "{} {}", program.go, program.machine);
+        }
+    }
+}
+
+/// Neither the lowest candidate nor the only one is taken for what it is said to be.
+#[test]
+fn variables_are_believed_once_the_process_agrees() {
+    for program in rows() {
+        let mut process = FakeProcess::new(program);
+        assert_eq!(process.runtime.confirm(&mut process.space), Err(Error::NotReady));
+        process.set_ps(&[0, 0]);
+        assert_eq!(process.runtime.confirm(&mut process.space), Err(Error::NotReady));
+        process.set_gs(&[blocked(7), blocked(8), blocked(7)]);
+        let twice = process.runtime.confirm(&mut process.space);
+        assert!(matches!(twice, Err(Error::Malformed { what: "allgs", .. })), "{twice:?}");
+        process.set_gs(&[blocked(7), G { status: 7, ..blocked(8) }]);
+        let state = process.runtime.confirm(&mut process.space);
+        assert!(matches!(state, Err(Error::Malformed { what: "allgs", .. })), "{state:?}");
+        process.set_gs(&[blocked(7), blocked(8)]);
+        let second = 0xb0_0000_4000 + u64::from(process.runtime.layout.p.id);
+        process.space.half(second, 0);
+        let order = process.runtime.confirm(&mut process.space);
+        assert!(matches!(order, Err(Error::Unsupported(_))), "{order:?}");
+        process.space.half(second, 1);
+        assert_eq!(process.runtime.confirm(&mut process.space), Ok(()));
+        // From now on they are believed, whatever is there.
+        process.space.half(second, 0);
+        assert_eq!(process.runtime.confirm(&mut process.space), Ok(()));
+    }
 }
 
 /// A file of holes may claim any size: refused before anything is read.

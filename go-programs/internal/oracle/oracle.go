@@ -1,8 +1,8 @@
 // Package oracle lets a test program say of itself what GoLeakGuard reads from outside.
 //
 // A program sets its goroutines up, calls Serve, and then answers each line on its standard input with one line
-// of JSON: `count`, `sites`, `quit`, and whatever commands of its own it adds. It ends with its input, so that a
-// test that dies leaves nothing behind.
+// of JSON: `count`, `sites`, `stacks`, `quit`, and whatever commands of its own it adds. It ends with its input,
+// so that a test that dies leaves nothing behind.
 package oracle
 
 import (
@@ -22,6 +22,8 @@ func Serve(extra map[string]Command) {
 	commands := map[string]Command{
 		"count": func() any { return map[string]int{"goroutines": runtime.NumGoroutine()} },
 		"sites": func() any { return Sites() },
+		// What pprof prints of all goroutines, with debug=2 and debug=1.
+		"stacks": func() any { return map[string]string{"plain": traceback(2), "grouped": traceback(1)} },
 	}
 	for name, command := range extra {
 		commands[name] = command

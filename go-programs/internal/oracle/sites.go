@@ -23,13 +23,8 @@ type Site struct {
 
 // Sites groups the goroutines of this program by what pprof says of them, the largest group first.
 func Sites() []Site {
-	var text bytes.Buffer
-	if err := pprof.Lookup("goroutine").WriteTo(&text, 2); err != nil {
-		fmt.Fprintln(os.Stderr, err)
-		os.Exit(1)
-	}
 	counts := make(map[Site]int)
-	for _, block := range strings.Split(text.String(), "\n\n") {
+	for _, block := range strings.Split(traceback(2), "\n\n") {
 		if strings.HasPrefix(block, "goroutine ") {
 			counts[parse(block)]++
 		}
@@ -50,6 +45,15 @@ func Sites() []Site {
 		return a.Line < b.Line || a.Line == b.Line && a.State < b.State
 	})
 	return sites
+}
+
+func traceback(debug int) string {
+	var text bytes.Buffer
+	if err := pprof.Lookup("goroutine").WriteTo(&text, debug); err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		os.Exit(1)
+	}
+	return text.String()
 }
 
 // parse reads one goroutine of a traceback (runtime/traceback.go, goroutineheader and printcreatedby):

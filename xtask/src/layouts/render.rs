@@ -38,7 +38,8 @@ fn row(out: &mut String, row: &Row) -> Result<()> {
     for (spec, values) in spec::STRUCTS.iter().zip(&row.structs) {
         structure(out, spec, values)?;
     }
-    writeln!(out, "wait_reasons: {} }},", waits_name(row))?;
+    writeln!(out, "wait_reasons: {},", waits_name(row))?;
+    writeln!(out, "wait_texts: {}, wrapper_id: {} }},", texts_name(row), row.wrapper_id)?;
     Ok(())
 }
 
@@ -62,11 +63,21 @@ fn waits_name(row: &Row) -> String {
     format!("WAITS_1_{}", row.version.minor)
 }
 
+fn texts_name(row: &Row) -> String {
+    format!("TEXTS_1_{}", row.version.minor)
+}
+
 fn waits(out: &mut String, row: &Row) -> Result<()> {
     writeln!(out, "\n/// Wait reasons of Go {}, by number.", row.version)?;
     writeln!(out, "const {}: &[Wait] = &[", waits_name(row))?;
     for (number, text) in row.waits.iter().enumerate() {
         writeln!(out, "Wait::{}, // {number} {text:?}", wait(text))?;
+    }
+    out.push_str("];\n");
+    writeln!(out, "\n/// What Go {} prints for them.", row.version)?;
+    writeln!(out, "const {}: &[&str] = &[", texts_name(row))?;
+    for text in &row.waits {
+        writeln!(out, "{text:?},")?;
     }
     out.push_str("];\n");
     Ok(())

@@ -1,4 +1,4 @@
-//! Reads what DWARF does not hold out of Go's own sources: wait reasons and goroutine statuses.
+//! Reads what DWARF does not hold out of Go's own sources: wait reasons, goroutine statuses, function ids.
 
 use anyhow::{Context, Result, bail};
 use std::collections::BTreeMap;
@@ -15,6 +15,21 @@ pub(crate) fn statuses(goroot: &Path) -> Result<Vec<String>> {
     let source = runtime2(goroot)?;
     let names: Vec<String> = counted(&source, "_G")?.into_iter().take_while(|n| n != "_Gscan").collect();
     Ok(names)
+}
+
+/// The number by which the function table marks compiler-made wrappers (`FuncIDWrapper`), below `goroot`.
+pub(crate) fn wrapper_id(goroot: &Path) -> Result<u8> {
+    // Moved and renamed by Go 1.21.
+    let files = [("src/internal/abi/symtab.go", "FuncID"), ("src/runtime/symtab.go", "funcID_")];
+    for (file, prefix) in files {
+        let Ok(source) = std::fs::read_to_string(goroot.join(file)) else { continue };
+        let Ok(names) = counted(&source, prefix) else { continue };
+        let wrapper = names.iter().position(|name| name == "FuncIDWrapper" || name == "funcID_wrapper");
+        if let Some(number) = wrapper {
+            return Ok(u8::try_from(number)?);
+        }
+    }
+    bail!("no function id of wrappers below {}", goroot.display())
 }
 
 /// The first line of `file` (below `src` of `goroot`) that starts with `start`.

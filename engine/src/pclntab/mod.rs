@@ -3,7 +3,11 @@
 //!
 //! Read from the file in small pieces: the table of a large program has tens of megabytes, the agent none.
 
+mod frames;
+
 use heapless::String;
+
+pub use frames::{Code, Frame, InlineTrees, TEXT_MAX, printed_name};
 
 use crate::memory::{Error, Image, Va, le};
 
@@ -35,24 +39,30 @@ pub struct Position {
 /// The header of a pclntab; everything else is read on demand.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Pclntab {
-    base: u64,
-    text: Va,
+    pub(crate) base: u64,
+    pub(crate) text: Va,
     quantum: u8,
-    funcs: u64,
-    names: u64,
-    cus: u64,
+    pub(crate) funcs: u64,
+    pub(crate) names: u64,
+    pub(crate) cus: u64,
     files: u64,
     pcs: u64,
-    functab: u64,
+    pub(crate) functab: u64,
+    /// Go 1.18 and 1.19.
+    old: bool,
 }
 
 /// One function's record.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Func {
+    /// Its place in the file.
+    at: u64,
     entry: Va,
     name: u32,
+    pcsp: u32,
     pcfile: u32,
     pcline: u32,
+    npcdata: u32,
     cu: u32,
 }
 
@@ -66,7 +76,8 @@ impl Pclntab {
         let mut header = [0u8; HEADER];
         image.read_at(base, &mut header)?;
         let malformed = Error::Malformed { what: "pclntab header", at: base };
-        if !matches!(le::u32(&header, 0)?, MAGIC_118 | MAGIC_120) {
+        let magic = le::u32(&header, 0)?;
+        if !matches!(magic, MAGIC_118 | MAGIC_120) {
             return Err(Error::Unsupported("pclntab of an unknown format"));
         }
         let (quantum, pointer) = (le::u8(&header, 6)?, le::u8(&header, 7)?);
@@ -82,6 +93,7 @@ impl Pclntab {
         }
         Ok(Pclntab {
             base,
+            old: magic == MAGIC_118,
             text,
             quantum,
             funcs,
@@ -151,17 +163,21 @@ impl Pclntab {
         }
         let (entry, offset) = self.slot(image, low)?;
         let mut bytes = [0u8; FUNC];
-        image.read_at(self.functab.saturating_add(u64::from(offset)), &mut bytes)?;
+        let at = self.functab.saturating_add(u64::from(offset));
+        image.read_at(at, &mut bytes)?;
         // entryOff u32, nameOff i32, args i32, deferreturn u32, pcsp u32, pcfile u32, pcln u32,
         // npcdata u32, cuOffset u32 (internal/abi: FuncInfo; runtime2.go: _func).
         if le::u32(&bytes, 0)? != entry {
             return Err(self.malformed("function record"));
         }
         Ok(Func {
+            at,
             entry: Va(self.text.0.wrapping_add(u64::from(entry))),
             name: le::u32(&bytes, 4)?,
+            pcsp: le::u32(&bytes, 16)?,
             pcfile: le::u32(&bytes, 20)?,
             pcline: le::u32(&bytes, 24)?,
+            npcdata: le::u32(&bytes, 28)?,
             cu: le::u32(&bytes, 32)?,
         })
     }
@@ -192,11 +208,11 @@ impl Pclntab {
         Err(damaged)
     }
 
-    fn name(&self, image: &mut dyn Image, offset: u32) -> Result<String<NAME_MAX>, Error> {
+    fn name<const N: usize>(&self, image: &mut dyn Image, offset: u32) -> Result<String<N>, Error> {
         read_string(image, self.names.saturating_add(u64::from(offset)))
     }
 
-    fn file(&self, image: &mut dyn Image, cu: u32, index: u32) -> Result<String<NAME_MAX>, Error> {
+    fn file<const N: usize>(&self, image: &mut dyn Image, cu: u32, index: u32) -> Result<String<N>, Error> {
         let slot = u64::from(cu).saturating_add(u64::from(index)) * 4;
         let mut bytes = [0u8; 4];
         image.read_at(self.cus.saturating_add(slot), &mut bytes)?;
@@ -253,8 +269,8 @@ fn fill(image: &mut dyn Image, at: u64, buf: &mut [u8]) -> Result<usize, Error> 
     }
 }
 
-fn read_string(image: &mut dyn Image, at: u64) -> Result<String<NAME_MAX>, Error> {
-    let mut bytes = [0u8; NAME_MAX];
+fn read_string<const N: usize>(image: &mut dyn Image, at: u64) -> Result<String<N>, Error> {
+    let mut bytes = [0u8; N];
     let len = fill(image, at, &mut bytes)?;
     let bytes = bytes.get(..len).unwrap_or_default();
     let (end, cut) = match bytes.iter().position(|b| *b == 0) {
