@@ -49,6 +49,7 @@ fn without_a_broker_alerts_wait_and_arrive_when_it_comes_and_the_end_is_announce
     let mut agent = Agent::start(&folder, "lonely", broker.port, "[attribute]\nenabled = false\n");
     let complaint = format!("no link to 127.0.0.1:{}: ", broker.port);
     agent.says(&complaint);
+    agent.rewind(); // either may come first
     agent.says("leaky (");
     begin_leak(&mut program);
     // It goes on trying, and goes on watching.

@@ -190,6 +190,8 @@ pub enum Event {
     },
     /// The growth did not go on.
     NotConfirmed,
+    /// The functions that goroutines are created and ended by were not found: no creations are counted.
+    NotAttachable,
     /// It leaks: the alert is in the outbox.
     Leaking {
         /// Its goroutines.
@@ -226,9 +228,11 @@ impl Event {
             | Event::Leaking { .. }
             | Event::AlertTooLarge
             | Event::Unnamed(_) => Severity::Warning,
-            Event::Watching { .. } | Event::Growing { .. } | Event::NotConfirmed | Event::Probed { .. } => {
-                Severity::Info
-            }
+            Event::Watching { .. }
+            | Event::Growing { .. }
+            | Event::NotConfirmed
+            | Event::NotAttachable
+            | Event::Probed { .. } => Severity::Info,
         }
     }
 }
@@ -257,6 +261,9 @@ impl fmt::Display for Note {
                 write!(f, "goroutines grow, {from} to {to} in {window_s} s: observing")
             }
             Event::NotConfirmed => f.write_str("growth did not go on: no alert"),
+            Event::NotAttachable => {
+                f.write_str("runtime.newproc1 and goexit0 were not found: creations are not counted")
+            }
             Event::Leaking { goroutines, function, line } => {
                 write!(f, "LEAK suspected: {goroutines} goroutines, most created by {function} line {line}")
             }
