@@ -164,7 +164,7 @@ fn programs_are_picked_up_and_dropped_within_a_second() {
         assert!(at.saturating_duration_since(began) < SOON, "{line}");
         let ended = Instant::now();
         program.kill();
-        let (at, line) = agent.says(&format!("target {pid} has ended"));
+        let (at, line) = agent.says(&format!("({pid}): has ended"));
         assert!(at.saturating_duration_since(ended) < SOON, "{line}");
     }
     // Into a program that is not Go, and into one that is.
@@ -172,14 +172,14 @@ fn programs_are_picked_up_and_dropped_within_a_second() {
     agent.says(&format!("become ({}): watching", program.pid()));
     let changed = Instant::now();
     program.say("exec");
-    let (at, line) = agent.says(&format!("target {} has ended", program.pid()));
+    let (at, line) = agent.says(&format!("({}): has ended", program.pid()));
     assert!(at.saturating_duration_since(changed) < SOON, "{line}");
 
     let mut program = Program::start(&become_, &[park.to_str().unwrap(), "5"]);
     agent.says(&format!("become ({}): watching", program.pid()));
     let changed = Instant::now();
     program.say("exec");
-    agent.says(&format!("target {} has ended", program.pid()));
+    agent.says(&format!("({}): has ended", program.pid()));
     let (at, line) = agent.says(&format!("park ({}): watching", program.pid()));
     assert!(at.saturating_duration_since(changed) < SOON, "{line}");
     agent.stop();

@@ -131,6 +131,7 @@ impl Engine {
             Input::Lost(losses) => self.outbox.lost(losses),
             Input::Link(true) => {}
             Input::Link(false) => self.outbox.link_lost(),
+            Input::Refused(seq) => self.outbox.refused(seq),
             Input::Acknowledged(seq) => {
                 self.outbox.acknowledged(seq);
             }

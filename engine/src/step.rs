@@ -117,6 +117,8 @@ pub enum Input<'a> {
     Link(bool),
     /// The broker has acknowledged a message.
     Acknowledged(u32),
+    /// The broker refuses a message.
+    Refused(u32),
 }
 
 /// An instruction to probe.
@@ -215,6 +217,16 @@ pub enum Event {
 }
 
 impl Event {
+    /// Whether the process is not to be looked at again.
+    #[must_use]
+    pub fn is_refusal(&self) -> bool {
+        match self {
+            Event::NotWatched(error) => *error != Error::Gone,
+            Event::NoPlace => true,
+            _ => false,
+        }
+    }
+
     /// How much the operator should care.
     #[must_use]
     pub fn severity(&self) -> Severity {

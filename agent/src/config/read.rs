@@ -19,11 +19,15 @@ pub(super) fn config(tree: &Tree) -> Result<Config, ConfigError> {
     let mut r = Reader::new(&tree.files);
     let mut root = r.root(&tree.root);
     let history = read_history(&mut r, &mut root);
+    let device = read_device(&mut r, &mut root);
+    let mqtt = read_mqtt(&mut r, &mut root);
+    let watch = read_watch(&mut r, &mut root);
+    let interval_s = watch.interval_ms.div_ceil(1000);
     let config = Config {
-        device: read_device(&mut r, &mut root),
-        mqtt: read_mqtt(&mut r, &mut root),
-        watch: read_watch(&mut r, &mut root),
-        growth: read_growth(&mut r, &mut root, &history),
+        device,
+        mqtt,
+        watch,
+        growth: read_growth(&mut r, &mut root, &history, interval_s),
         history,
         census: read_census(&mut r, &mut root),
         attribute: read_attribute(&mut r, &mut root),
@@ -138,12 +142,12 @@ fn read_ring<'t>(
     Ring { step_s, keep }
 }
 
-fn read_growth<'t>(r: &mut Reader<'t>, root: &mut Section<'t>, history: &History) -> Growth {
+fn read_growth<'t>(r: &mut Reader<'t>, root: &mut Section<'t>, history: &History, interval_s: u32) -> Growth {
     let mut s = r.section(root, "growth");
     let growth = Growth {
-        fast: read_trend(r, &mut s, "fast", "history.fine", history.fine),
-        medium: read_trend(r, &mut s, "medium", "history.middle", history.middle),
-        slow: read_trend(r, &mut s, "slow", "history.coarse", history.coarse),
+        fast: read_trend(r, &mut s, "fast", "history.fine", history.fine, interval_s),
+        medium: read_trend(r, &mut s, "medium", "history.middle", history.middle, interval_s),
+        slow: read_trend(r, &mut s, "slow", "history.coarse", history.coarse, interval_s),
         confirm_s: r.integer(&mut s, "confirm_s", 1..=3600, "seconds"),
         remind_s: r.integer(&mut s, "remind_s", 60..=604_800, "seconds"),
     };
@@ -157,6 +161,7 @@ fn read_trend<'t>(
     key: &'static str,
     ring_name: &str,
     ring: Ring,
+    interval_s: u32,
 ) -> Trend {
     let mut s = r.section(growth, key);
     let trend = Trend {
@@ -166,6 +171,13 @@ fn read_trend<'t>(
     };
     if trend.window_s > ring.span_s() {
         let allowed = format!("at most {} (seconds; step_s x keep of {ring_name})", ring.span_s());
+        r.refuse_beside(&s, "window_s", &allowed);
+    }
+    // The detector needs a count in each eighth of the window.
+    let least = 8 * ring.step_s.max(interval_s);
+    if trend.window_s < least {
+        let allowed =
+            format!("at least {least} (seconds; 8 x the longer of {ring_name}.step_s and watch.interval_ms)");
         r.refuse_beside(&s, "window_s", &allowed);
     }
     r.close(&s);

@@ -140,6 +140,10 @@ fn mistakes_are_told_in_full() {
             "x.toml:2: growth.fast.window_s: found 301, allowed at most 300 (seconds; step_s x keep of history.fine)",
         ),
         (
+            "[growth.fast]\nwindow_s = 7",
+            "x.toml:2: growth.fast.window_s: found 7, allowed at least 8 (seconds; 8 x the longer of history.fine.step_s and watch.interval_ms)",
+        ),
+        (
             "[[watch.match]]\nname = \"a\"\naction = \"watch\"\n[[watch.match]]\nname = \"\"\nactoin = \"ignore\"",
             "x.toml:4: watch.match.action: missing\n\
              x.toml:5: watch.match.name: found \"\", allowed a pattern of 1 to 256 characters\n\

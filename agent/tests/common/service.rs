@@ -236,7 +236,7 @@ impl Watcher {
     }
 
     pub(crate) fn offline(&self) -> Message {
-        self.next("offline message", |m| m.envelope.body == Body::Offline)
+        self.next("offline message", |m| matches!(m.envelope.body, Body::Offline | Body::Vanished))
     }
 
     pub(crate) fn leak(&self) -> Message {
