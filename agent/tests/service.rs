@@ -9,7 +9,7 @@ mod proxy;
 use std::time::{Duration, Instant};
 
 use common::service::{Agent, Broker, Message, Watcher, free_port};
-use common::{Folder, GO, Program};
+use common::{Folder, GO, Program, eventually};
 use glg_proto::wire::{Body, Leak};
 use nix::sys::signal::Signal;
 use proxy::Proxy;
@@ -112,6 +112,30 @@ fn an_agent_that_ends_while_a_message_is_under_way_still_says_so_itself() {
     let (online, offline) = (online.envelope.at.mono_ms, offline.envelope.at.mono_ms);
     assert!(offline >= online, "{offline} is before {online}\n{}", agent.said());
     assert!(watcher.rest().is_empty());
+}
+
+#[test]
+fn an_alert_that_the_broker_refuses_is_named_and_told_as_lost() {
+    let folder = Folder::new();
+    let mut broker = Broker::prepare(&folder);
+    broker.forbid_alerts();
+    broker.start();
+    let watcher = Watcher::start(&broker);
+    let mut program = leaky(&folder, "60");
+    let mut agent = Agent::start(&folder, "barred", broker.port, "[attribute]\nenabled = false\n");
+    agent.says("link up");
+    assert!(watcher.online().envelope.losses.is_none());
+    begin_leak(&mut program);
+    agent.says("the broker refuses message 0 (NotAuthorized)");
+    broker.end(Signal::SIGTERM);
+    broker.start();
+    drop(watcher);
+    let watcher = Watcher::start(&broker);
+    agent.says("link up");
+    let lost = eventually("a birth message that tells the loss", || {
+        Some(watcher.online()).filter(|message| message.envelope.losses.alerts == 1)
+    });
+    assert_eq!(lost.envelope.device, "barred");
 }
 
 /// The network loses every answer of the broker, then the broker is killed: the alert is published again.
