@@ -215,13 +215,13 @@ impl Walker {
             let (array, len) = allgs(runtime, memory)?;
             let end = len.min(from.saturating_add(limit));
             if next >= end {
-                stats.skipped = len.saturating_sub(end) + from.min(len);
+                stats.skipped = len.saturating_sub(end).saturating_add(from.min(len));
                 return Ok(stats);
             }
             let batch = (end - next).min(BATCH as u64);
             let bytes = usize::try_from(batch * 8).unwrap_or(0);
             let into = self.buffer.get_mut(..bytes).ok_or(Error::Malformed { what: "batch", at: next })?;
-            match memory.read(array.plus(next * 8)?, into) {
+            match memory.read(array.plus(next.saturating_mul(8))?, into) {
                 Ok(()) => {}
                 // Moved and its old place unmapped: the next header read has the new one.
                 Err(Error::Unreadable { .. }) if moves < MOVES_MAX && allgs(runtime, memory)?.0 != array => {
