@@ -1,5 +1,7 @@
 //! Reads each section of the merged tree: the allowed ranges and words, and what must agree with what.
 
+use std::net::IpAddr;
+
 use glg_proto::topics;
 use glg_proto::wire::DEVICE_MAX;
 
@@ -62,9 +64,13 @@ pub(super) fn device_name(host: &str) -> String {
 fn read_mqtt<'t>(r: &mut Reader<'t>, root: &mut Section<'t>) -> Mqtt {
     let mut s = r.section(root, "mqtt");
     let host_fits =
-        |host: &str| (1..=253).contains(&host.len()) && host.chars().all(|c| c.is_ascii_graphic());
+        // Neither a URL nor with its port: those have a place of their own.
+        |host: &str| {
+            let name = host.chars().all(|c| c.is_ascii_alphanumeric() || matches!(c, '.' | '-' | '_'));
+            (1..=253).contains(&host.len()) && (name || host.parse::<IpAddr>().is_ok())
+        };
     let mqtt = Mqtt {
-        host: r.text(&mut s, "host", "a host name or address of 1 to 253 characters", host_fits),
+        host: r.text(&mut s, "host", "a host name or IP address, without scheme and port", host_fits),
         port: narrow(r.integer(&mut s, "port", 1..=65535, "TCP port")),
         keep_alive_s: narrow(r.integer(&mut s, "keep_alive_s", 5..=1200, "seconds")),
         session_expiry_s: r.integer(&mut s, "session_expiry_s", 0..=604_800, "seconds"),
