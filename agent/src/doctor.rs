@@ -1,6 +1,7 @@
 //! `goleakguard doctor`: what this system allows, what is missing, and what to do about it.
 
 use std::fs;
+use std::io::{Read, Write};
 use std::path::Path;
 use std::process::{Command, Stdio};
 
@@ -22,12 +23,17 @@ struct Finding {
 /// Prints all findings; `true` when nothing that is needed is missing.
 #[must_use]
 pub fn examine() -> bool {
+    let loaded = ebpf();
+    let (text, cost) = match loaded {
+        Ok((text, probes)) => (Ok(text), cost(probes)),
+        Err(error) => (Err(error), Err("not without eBPF".to_owned())),
+    };
     let findings = [
         Finding { what: "kernel", result: kernel(), needed: true },
         Finding { what: "/proc", result: proc(), needed: true },
         Finding { what: "read foreign memory", result: foreign_memory(), needed: true },
-        Finding { what: "load eBPF", result: ebpf().map(|(text, _)| text), needed: false },
-        Finding { what: "probe cost", result: ebpf().and_then(|(_, probes)| cost(probes)), needed: false },
+        Finding { what: "load eBPF", result: text, needed: false },
+        Finding { what: "probe cost", result: cost, needed: false },
         Finding { what: "clock", result: wall_clock(), needed: false },
     ];
     let mut fit = true;
@@ -62,8 +68,11 @@ fn proc() -> Result<String, String> {
     Err("other processes are not visible: mount /proc, without hidepid for the agent".to_owned())
 }
 
-/// Bit of `CAP_SYS_PTRACE` (include/uapi/linux/capability.h).
+/// Bits of capabilities (include/uapi/linux/capability.h): to read memory, and the files in /proc that belong to
+/// other users.
 const CAP_SYS_PTRACE: u32 = 19;
+const CAP_DAC_READ_SEARCH: u32 = 2;
+const CAP_DAC_OVERRIDE: u32 = 1;
 
 /// Tries on a child of its own, which is always permitted where the system call is, and looks whether it may
 /// do the same to the programs of others.
@@ -71,11 +80,15 @@ fn foreign_memory() -> Result<String, String> {
     let mut child = Command::new("/proc/self/exe")
         .arg("doctor-sleep")
         .stdin(Stdio::piped())
-        .stdout(Stdio::null())
+        .stdout(Stdio::piped())
         .stderr(Stdio::null())
         .spawn()
         .map_err(|error| format!("no child process: {error}"))?;
+    // Only when it has answered does it run its own program.
+    let mut answer = [0];
+    let answered = child.stdout.as_mut().map(|stdout| stdout.read_exact(&mut answer));
     let read = match Remote::open(child.id()) {
+        _ if !matches!(answered, Some(Ok(()))) => Err("it did not answer".to_owned()),
         Ok(Some(mut remote)) => {
             let entry = remote.entry;
             let memory: &mut dyn Memory = remote.process().memory;
@@ -91,28 +104,45 @@ fn foreign_memory() -> Result<String, String> {
             "a child process: {error}: allow process_vm_readv (kernel: CONFIG_CROSS_MEMORY_ATTACH; seccomp)"
         )
     })?;
-    if may_trace_others() {
+    if may_read_others() {
         return Ok("process_vm_readv works, programs of all users may be read".to_owned());
     }
-    Err("only programs of this user may be read: run as root or with CAP_SYS_PTRACE".to_owned())
+    Err("only programs of this user may be read: run as root or with CAP_SYS_PTRACE and CAP_DAC_READ_SEARCH"
+        .to_owned())
 }
 
-fn may_trace_others() -> bool {
+fn may_read_others() -> bool {
     let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
     let capabilities = status.lines().find_map(|line| line.strip_prefix("CapEff:"));
     let capabilities = capabilities.and_then(|hex| u64::from_str_radix(hex.trim(), 16).ok());
-    capabilities.is_some_and(|bits| bits >> CAP_SYS_PTRACE & 1 == 1)
+    let has = |bit: u32| capabilities.is_some_and(|bits| bits >> bit & 1 == 1);
+    has(CAP_SYS_PTRACE) && (has(CAP_DAC_READ_SEARCH) || has(CAP_DAC_OVERRIDE))
 }
 
-/// What the child of the memory test does: it waits until its standard input ends.
+/// What the child of the memory test does: it says that it is there and waits until its input ends.
 pub fn sleep_until_eof() {
+    print!("!");
+    let _ = std::io::stdout().flush();
     let _ = std::io::copy(&mut std::io::stdin(), &mut std::io::sink());
 }
 
 fn ebpf() -> Result<(String, Probes), String> {
     let limits = ProbeLimits { sites: 16, targets: 1, event_bytes: 4096 };
-    let probes = Probes::load(&limits).map_err(|error| error.to_string())?;
-    Ok(("programs load; process events work".to_owned(), probes))
+    let mut probes = Probes::load(&limits).map_err(|error| error.to_string())?;
+    // A process of our own, seen to begin and to end.
+    let child = Command::new("/proc/self/exe").arg("--version").stdout(Stdio::null()).spawn();
+    let mut child = child.map_err(|error| format!("no child process: {error}"))?;
+    let pid = child.id();
+    child.wait().map_err(|error| format!("child process: {error}"))?;
+    let mut seen = 0;
+    probes.drain_events(256, |event| seen += u32::from(event.tgid == pid));
+    match seen {
+        2.. => Ok(("programs load; a process was seen to begin and to end".to_owned(), probes)),
+        _ => {
+            Err("programs load, but the kernel tells of no processes: new ones are found by scanning"
+                .to_owned())
+        }
+    }
 }
 
 fn cost(mut probes: Probes) -> Result<String, String> {

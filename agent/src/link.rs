@@ -8,7 +8,7 @@ use std::time::Duration;
 use glg_proto::topics::Topic;
 use log::{debug, info, warn};
 use rumqttc::v5::mqttbytes::QoS;
-use rumqttc::v5::mqttbytes::v5::{LastWill, Packet};
+use rumqttc::v5::mqttbytes::v5::{LastWill, Packet, PubAckReason};
 use rumqttc::v5::{AsyncClient, ConnectionError, Event, EventLoop, MqttOptions};
 use tokio::sync::mpsc::{Receiver, Sender};
 use tokio::time::timeout;
@@ -40,6 +40,8 @@ pub enum LinkEvent {
     Down,
     /// The broker has this message.
     Acknowledged(u32),
+    /// The broker does not want this message, now or ever.
+    Refused(u32),
 }
 
 /// Everything a connection needs.
@@ -93,8 +95,9 @@ impl Link {
             }
             let pause = self.backoff.next();
             warn!("no link to {host}:{port}: {error}; next attempt in {:.1} s", pause.as_secs_f32());
-            // While there is no link nothing is sent, so only the end can arrive here.
-            if timeout(pause, messages.recv()).await.is_ok_and(|message| message.is_none()) {
+            // While there is no link nothing is sent: what arrives is left over, or it is the end.
+            let end = async { while messages.recv().await.is_some() {} };
+            if timeout(pause, end).await.is_ok() {
                 return;
             }
         }
@@ -117,7 +120,14 @@ impl Link {
                             info!("link up: {}:{}", self.options.broker_address().0, self.options.broker_address().1);
                             Some(LinkEvent::Up)
                         }
-                        Event::Incoming(Packet::PubAck(_)) => in_flight.take().map(LinkEvent::Acknowledged),
+                        Event::Incoming(Packet::PubAck(answer)) => in_flight.take().map(|seq| {
+                            use PubAckReason::{NoMatchingSubscribers, Success};
+                            if matches!(answer.reason, Success | NoMatchingSubscribers) {
+                                return LinkEvent::Acknowledged(seq);
+                            }
+                            warn!("the broker refuses message {seq} ({:?}): see its access rules", answer.reason);
+                            LinkEvent::Refused(seq)
+                        }),
                         other => {
                             debug!("mqtt: {other:?}");
                             None
@@ -142,7 +152,9 @@ impl Link {
                         let retain = message.topic == Topic::State;
                         let sent =
                             client.try_publish(topic.as_str(), QoS::AtLeastOnce, retain, message.payload);
-                        in_flight = sent.is_ok().then_some(message.seq);
+                        // One message at a time always finds room; without it, begin again.
+                        sent.map_err(|_| ConnectionError::RequestsDone)?;
+                        in_flight = Some(message.seq);
                     }
                 }
             }

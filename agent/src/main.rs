@@ -101,7 +101,18 @@ fn execute(command: Command) -> anyhow::Result<ExitCode> {
         }
         Command::CheckConfig(file) => {
             let config = Config::load(&file)?;
-            println!("{} is valid. Memory:\n{}", file.display(), config.memory_sum());
+            let (mqtt, rules) = (&config.mqtt, config.watch.rules.len());
+            println!("{} is valid.", file.display());
+            println!(
+                "device {}, broker {}:{}, {rules} watch rules",
+                config.device.name, mqtt.host, mqtt.port
+            );
+            if let Some(password) = &mqtt.password_file
+                && let Err(error) = std::fs::File::open(password)
+            {
+                println!("note: the password file {password} cannot be opened here: {error}");
+            }
+            println!("Memory:\n{}", config.memory_sum());
         }
         Command::Doctor => {
             logger::start(log::LevelFilter::Off);

@@ -3,7 +3,9 @@
 
 use std::fs::{self, File};
 use std::io::{self, IoSliceMut};
-use std::os::unix::fs::FileExt;
+use std::os::fd::AsRawFd;
+use std::os::unix::fs::{FileExt, MetadataExt};
+use std::path::PathBuf;
 
 use glg_engine::memory::{Addr, Error, Image, Memory, Run};
 use glg_engine::step::{Process, TargetId};
@@ -13,6 +15,8 @@ use nix::unistd::Pid;
 
 /// The kernel takes so many stretches per call (`UIO_MAXIOV`, include/uapi/linux/uio.h).
 const IOV_MAX: usize = 1024;
+/// Stretches that a count may take: room for them is kept.
+const IOVECS_KEPT: usize = 256;
 /// Type of the auxiliary vector's entry address (include/uapi/linux/auxvec.h).
 const AT_ENTRY: u64 = 9;
 
@@ -48,7 +52,8 @@ impl Remote {
             // First of all: whatever is read while this lives belongs to one program.
             let file = File::open(format!("{dir}/mem"))?;
             let path = match fs::read_link(format!("{dir}/exe")) {
-                Ok(path) => path.to_string_lossy().into_owned(),
+                // A replaced file is still the program that the rules name.
+                Ok(path) => path.to_string_lossy().trim_end_matches(" (deleted)").to_owned(),
                 // A kernel thread has no executable.
                 Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
                 Err(error) => return Err(error),
@@ -71,11 +76,10 @@ impl Remote {
         }
     }
 
-    /// Base name of its executable; without the mark of a replaced file.
+    /// Base name of its executable.
     #[must_use]
     pub fn name(&self) -> &str {
-        let path = self.path.strip_suffix(" (deleted)").unwrap_or(&self.path);
-        path.rsplit('/').next().unwrap_or(path)
+        self.path.rsplit('/').next().unwrap_or(&self.path)
     }
 
     /// For the engine.
@@ -83,10 +87,41 @@ impl Remote {
         Process { memory: &mut self.memory, image: &mut self.image }
     }
 
-    /// Whether it still is the process and the program that was opened.
+    /// Whether it still is the process and the program that was opened. Also asks for the file: a child that
+    /// was looked at before it began its own program shares its parent's memory, which lives on.
     pub fn is_same(&mut self) -> bool {
-        self.memory.check(self.entry).is_ok()
+        self.memory.check(self.entry).is_ok() && self.runs_its_file().unwrap_or(false)
     }
+
+    fn runs_its_file(&self) -> io::Result<bool> {
+        let held = self.image.0.metadata()?;
+        let runs = fs::metadata(format!("/proc/{}/exe", self.id.pid))?;
+        Ok((held.dev(), held.ino()) == (runs.dev(), runs.ino()))
+    }
+
+    /// A path to the executable file that is held open, whatever has happened to its name.
+    #[must_use]
+    pub fn file(&self) -> PathBuf {
+        PathBuf::from(format!("/proc/self/fd/{}", self.image.0.as_raw_fd()))
+    }
+}
+
+/// A process and the program it runs, without opening either.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Identity {
+    /// The process.
+    pub id: TargetId,
+    /// Device and inode of its executable; zeroes where that may not be asked.
+    file: (u64, u64),
+}
+
+/// Who has this number now; `None` when nobody has.
+#[must_use]
+pub fn identify(pid: u32) -> Option<Identity> {
+    let start = start_time(&fs::read_to_string(format!("/proc/{pid}/stat")).ok()?)?;
+    let exe = fs::metadata(format!("/proc/{pid}/exe"));
+    let file = exe.map(|meta| (meta.dev(), meta.ino())).unwrap_or_default();
+    Some(Identity { id: TargetId { pid, start }, file })
 }
 
 fn is_gone(error: &io::Error) -> bool {
@@ -142,6 +177,9 @@ impl RemoteMemory {
             expected += run.len;
         }
         let result = process_vm_readv(self.pid, &mut [IoSliceMut::new(out)], &self.iovecs);
+        if self.iovecs.capacity() > IOVECS_KEPT {
+            self.iovecs = Vec::new(); // a census needs many, and is rare
+        }
         match result {
             Ok(read) if read == expected => Ok(()),
             Ok(read) => Err(Error::Unreadable { at: first_unread(runs, read) }),

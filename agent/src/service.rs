@@ -3,6 +3,7 @@
 
 mod figures;
 mod probing;
+mod refused;
 
 use std::collections::VecDeque;
 use std::fs;
@@ -16,7 +17,7 @@ use glg_engine::step::{AttributeConfig, Effect, Effects, EngineConfig, Input, Se
 use glg_proto::probe::ProcessEvent;
 use glg_proto::topics::Topic;
 use glg_proto::wire::{Body, Envelope, Losses, MESSAGE_MAX, Online, encode, head};
-use log::{Level, debug, error, info, log, warn};
+use log::{Level, error, info, log, trace, warn};
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 use tokio::signal::unix::{SignalKind, signal};
@@ -26,9 +27,10 @@ use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until, timeout};
 use crate::clock;
 use crate::config::{Config, Trend};
 use crate::link::{Link, LinkEvent, Message};
-use crate::remote::Remote;
+use crate::remote::{self, Remote};
 use figures::Figures;
 use probing::Probing;
+use refused::Refused;
 
 /// Room for the kernel's process events between two looks, in bytes.
 pub const EVENT_BYTES: u32 = 16 * 1024;
@@ -52,8 +54,13 @@ struct Service {
     link_up: bool,
     /// Sequence number of the message the link is busy with.
     sending: Option<u32>,
-    /// State message that has to go before any alert.
+    /// Birth message that has to go before any alert.
     announce: Option<Vec<u8>>,
+    /// The losses that the birth message tells, until it is acknowledged.
+    announced: Losses,
+    refused: Refused,
+    /// Whether the log has said that a process could not be opened.
+    said_denied: bool,
     figures: Figures,
 }
 
@@ -66,7 +73,7 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
     let mut probing = Probing::start(&config);
     let cost = probing.as_mut().and_then(Probing::calibrate);
     let engine = Engine::new(engine_config(&config, cost));
-    let will = engine.envelope(clock::now(), Body::Offline);
+    let will = engine.envelope(clock::now(), Body::Vanished);
     let link = Link::new(&config, to_bytes(&will))?;
     let (to_link, messages) = channel(1);
     let (events, mut from_link) = channel(4);
@@ -79,6 +86,9 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
         link_up: false,
         sending: None,
         announce: None,
+        announced: Losses::default(),
+        refused: Refused::new(),
+        said_denied: false,
         figures: Figures::new(),
         config,
     };
@@ -117,7 +127,8 @@ impl Service {
         rescan.set_missed_tick_behavior(MissedTickBehavior::Skip);
         rescan.tick().await; // the first is due at once, and was done
         let mut charge = interval(CHARGE_EVERY);
-        charge.set_missed_tick_behavior(MissedTickBehavior::Skip);
+        // A late one must not be followed by one that judges a few milliseconds.
+        charge.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let kernel = self.probing.as_ref().map(kernel_descriptor).transpose()?;
         // Processes that have just begun, and when to look at them.
         let mut newborn: VecDeque<(Instant, u32)> = VecDeque::new();
@@ -183,6 +194,9 @@ impl Service {
             match effect {
                 Effect::Forget(id) => self.remotes.retain(|remote| remote.id != id),
                 Effect::Note(note) => {
+                    if note.event.is_refusal() {
+                        self.refuse(note.id.pid);
+                    }
                     let level = match note.event.severity() {
                         Severity::Warning => Level::Warn,
                         Severity::Info => Level::Info,
@@ -191,12 +205,15 @@ impl Service {
                     log!(level, "{note}");
                 }
                 Effect::Attach { id, create, exit, gopc_offset } => {
-                    let attached = match &mut self.probing {
-                        Some(probing) => probing.attach(id, create, exit, gopc_offset),
+                    let remote = self.remotes.iter().find(|remote| remote.id == id);
+                    let attached = match self.probing.as_mut().zip(remote) {
+                        Some((probing, remote)) => probing.attach(remote, create, exit, gopc_offset),
                         None => false,
                     };
-                    if !attached {
-                        self.input(Input::NotAttached(id));
+                    // The first charge only notes where the counters stand: at once, so that every hit counts.
+                    match attached {
+                        true => self.charge(),
+                        false => self.input(Input::NotAttached(id)),
                     }
                 }
                 Effect::Detach(id) => {
@@ -234,10 +251,14 @@ impl Service {
         more
     }
 
+    /// The process has ended or runs another program.
     fn gone(&mut self, pid: u32) {
-        if let Some(id) = self.remotes.iter().map(|remote| remote.id).find(|id| id.pid == pid) {
-            info!("target {pid} has ended");
+        self.refused.forget(pid);
+        if let Some(remote) = self.remotes.iter().find(|remote| remote.id.pid == pid) {
+            info!("{} ({pid}): has ended, or runs another program", remote.name());
+            let id = remote.id;
             self.input(Input::Gone(id));
+            self.refused.forget_all();
         }
     }
 
@@ -261,16 +282,18 @@ impl Service {
 
     /// Opens a process and shows it to the engine, if the board wants it watched.
     fn discover(&mut self, pid: u32) {
-        if self.remotes.iter().any(|remote| remote.id.pid == pid) || pid == std::process::id() {
+        let known = self.remotes.iter().any(|remote| remote.id.pid == pid) || pid == std::process::id();
+        if known || remote::identify(pid).is_none_or(|who| self.refused.contains(who)) {
             return;
         }
         let mut remote = match Remote::open(pid) {
             Ok(Some(remote)) => remote,
             Ok(None) => return,
-            Err(error) => return debug!("process {pid} cannot be opened: {error}"),
+            Err(error) => return self.denied(pid, &error),
         };
         if !self.config.watch.wants(&remote.path) {
-            return;
+            trace!("{} ({pid}): ignored by a rule of the board config", remote.name());
+            return self.refuse(pid);
         }
         let (id, name, entry) = (remote.id, head(remote.name()), remote.entry);
         let mut effects = Effects::new();
@@ -281,22 +304,50 @@ impl Service {
         self.carry_out(effects);
     }
 
+    /// Does not look at this process again as long as it runs this program.
+    fn refuse(&mut self, pid: u32) {
+        if let Some(who) = remote::identify(pid) {
+            self.refused.add(who);
+        }
+    }
+
+    /// Says once that processes cannot be opened: without the right to, every one of them.
+    fn denied(&mut self, pid: u32, error: &std::io::Error) {
+        let level = if self.said_denied { Level::Trace } else { Level::Warn };
+        self.said_denied = true;
+        log!(
+            level,
+            "process {pid} cannot be opened ({error}): where programs of other users are to be watched, run as root \
+             or with CAP_SYS_PTRACE and CAP_DAC_READ_SEARCH; further ones are not named"
+        );
+        self.refuse(pid);
+    }
+
     fn link_event(&mut self, event: Option<LinkEvent>) {
         match event {
             Some(LinkEvent::Up) => {
                 self.link_up = true;
                 self.sending = None;
                 self.input(Input::Link(true));
+                self.announced = self.engine.outbox.take_unsaid();
                 let online = self.online();
                 self.announce = Some(to_bytes(&online));
             }
             Some(LinkEvent::Down) | None => {
                 self.link_up = false;
                 self.sending = None;
+                self.engine.outbox.unsay(std::mem::take(&mut self.announced));
                 self.input(Input::Link(false));
+            }
+            Some(LinkEvent::Refused(seq)) => {
+                self.sending = None;
+                self.input(Input::Refused(seq));
             }
             Some(LinkEvent::Acknowledged(seq)) => {
                 self.sending = None;
+                if seq == STATE_SEQ {
+                    self.announced = Losses::default();
+                }
                 self.input(Input::Acknowledged(seq));
             }
         }
@@ -307,7 +358,8 @@ impl Service {
         let targets = u16::try_from(self.engine.figures().targets).unwrap_or(u16::MAX);
         let agent = head(env!("CARGO_PKG_VERSION"));
         let online = Online { agent, kernel: head(kernel.trim_end()), targets };
-        self.engine.envelope(clock::now(), Body::Online(online))
+        let envelope = self.engine.envelope(clock::now(), Body::Online(online));
+        Envelope { losses: self.announced, ..envelope }
     }
 
     /// Hands the link its next message, if it is free.

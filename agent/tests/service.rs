@@ -9,7 +9,7 @@ mod proxy;
 use std::time::{Duration, Instant};
 
 use common::service::{Agent, Broker, Message, Watcher, free_port};
-use common::{Folder, GO, Program};
+use common::{Folder, GO, Program, eventually};
 use glg_proto::wire::{Body, Leak};
 use nix::sys::signal::Signal;
 use proxy::Proxy;
@@ -49,6 +49,7 @@ fn without_a_broker_alerts_wait_and_arrive_when_it_comes_and_the_end_is_announce
     let mut agent = Agent::start(&folder, "lonely", broker.port, "[attribute]\nenabled = false\n");
     let complaint = format!("no link to 127.0.0.1:{}: ", broker.port);
     agent.says(&complaint);
+    agent.rewind(); // either may come first
     agent.says("leaky (");
     begin_leak(&mut program);
     // It goes on trying, and goes on watching.
@@ -113,6 +114,30 @@ fn an_agent_that_ends_while_a_message_is_under_way_still_says_so_itself() {
     assert!(watcher.rest().is_empty());
 }
 
+#[test]
+fn an_alert_that_the_broker_refuses_is_named_and_told_as_lost() {
+    let folder = Folder::new();
+    let mut broker = Broker::prepare(&folder);
+    broker.forbid_alerts();
+    broker.start();
+    let watcher = Watcher::start(&broker);
+    let mut program = leaky(&folder, "60");
+    let mut agent = Agent::start(&folder, "barred", broker.port, "[attribute]\nenabled = false\n");
+    agent.says("link up");
+    assert!(watcher.online().envelope.losses.is_none());
+    begin_leak(&mut program);
+    agent.says("the broker refuses message 0 (NotAuthorized)");
+    broker.end(Signal::SIGTERM);
+    broker.start();
+    drop(watcher);
+    let watcher = Watcher::start(&broker);
+    agent.says("link up");
+    let lost = eventually("a birth message that tells the loss", || {
+        Some(watcher.online()).filter(|message| message.envelope.losses.alerts == 1)
+    });
+    assert_eq!(lost.envelope.device, "barred");
+}
+
 /// The network loses every answer of the broker, then the broker is killed: the alert is published again.
 #[test]
 fn an_alert_that_was_not_acknowledged_comes_again_and_can_be_told_as_the_same() {
@@ -163,7 +188,7 @@ fn programs_are_picked_up_and_dropped_within_a_second() {
         assert!(at.saturating_duration_since(began) < SOON, "{line}");
         let ended = Instant::now();
         program.kill();
-        let (at, line) = agent.says(&format!("target {pid} has ended"));
+        let (at, line) = agent.says(&format!("({pid}): has ended"));
         assert!(at.saturating_duration_since(ended) < SOON, "{line}");
     }
     // Into a program that is not Go, and into one that is.
@@ -171,14 +196,14 @@ fn programs_are_picked_up_and_dropped_within_a_second() {
     agent.says(&format!("become ({}): watching", program.pid()));
     let changed = Instant::now();
     program.say("exec");
-    let (at, line) = agent.says(&format!("target {} has ended", program.pid()));
+    let (at, line) = agent.says(&format!("({}): has ended", program.pid()));
     assert!(at.saturating_duration_since(changed) < SOON, "{line}");
 
     let mut program = Program::start(&become_, &[park.to_str().unwrap(), "5"]);
     agent.says(&format!("become ({}): watching", program.pid()));
     let changed = Instant::now();
     program.say("exec");
-    agent.says(&format!("target {} has ended", program.pid()));
+    agent.says(&format!("({}): has ended", program.pid()));
     let (at, line) = agent.says(&format!("park ({}): watching", program.pid()));
     assert!(at.saturating_duration_since(changed) < SOON, "{line}");
     agent.stop();

@@ -11,7 +11,7 @@ pub(crate) fn object(message: &Message) -> Value {
     let envelope = &message.envelope;
     let kind = match envelope.body {
         Body::Online(_) => "online",
-        Body::Offline => "offline",
+        Body::Offline | Body::Vanished => "offline",
         Body::Leak(_) => "leak",
     };
     let losses = &envelope.losses;
@@ -32,7 +32,8 @@ pub(crate) fn object(message: &Message) -> Value {
             "kernel": online.kernel.as_str(),
             "targets": online.targets,
         })),
-        Body::Offline => Map::new(),
+        Body::Offline => fields(json!({"goodbye": true})),
+        Body::Vanished => fields(json!({"goodbye": false})),
         Body::Leak(leak) => fields(leak_fields(leak)),
     });
     object.extend(fields(json!({

@@ -30,6 +30,13 @@ pub(crate) fn text(message: &Message) -> Result<String, fmt::Error> {
             retained(message),
             losses(&envelope.losses, "; ")
         )?,
+        // Encoded when the agent started: its time is not when it went.
+        Body::Vanished => writeln!(
+            out,
+            "{device} is OFFLINE without a good-bye; its agent had started {}{}",
+            when(envelope),
+            retained(message)
+        )?,
         Body::Leak(leak) => {
             write_leak(&mut out, leak, envelope)?;
             let boot_s = envelope.at.mono_ms / 1000;

@@ -43,7 +43,7 @@ fn messages_come_as_json() {
                "grade": "suspected", "goroutines": 4412, "baseline": 230, "window_s": 1800,
                "sites": [site(128, json!({"created": 171, "exited": 3, "seconds": 8.0})), site(140, Value::Null)],
                "payload_bytes": 163, "bytes": 189, "retained": false}),
-        json!({"kind": "offline", "payload_bytes": 32, "bytes": 57, "retained": false}),
+        json!({"kind": "offline", "goodbye": true, "payload_bytes": 32, "bytes": 57, "retained": false}),
     ];
     for (line, wanted) in lines.iter().zip(wanted) {
         let mut whole = head.clone();

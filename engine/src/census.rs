@@ -55,7 +55,7 @@ impl Census {
         Census { slots, sites: 0, other: 0, walk: WalkStats::default() }
     }
 
-    /// Walks over all goroutines of a target and counts the users' own by site.
+    /// As [`Census::take_from`], of the part that is looked at when there are more goroutines than `limit`.
     ///
     /// # Errors
     /// As [`Walker::walk`]; the table is then empty.
@@ -67,9 +67,26 @@ impl Census {
         image: &mut dyn Image,
         limit: u64,
     ) -> Result<(), Error> {
+        self.take_from(walker, runtime, memory, image, None, limit)
+    }
+
+    /// Walks over all goroutines of a target, `limit` places of `allgs` at most, and counts the users' own by
+    /// site. `from` is the first place; `None` leaves it to the walk (see [`Walker::walk_from`]).
+    ///
+    /// # Errors
+    /// As [`Walker::walk`]; the table is then empty.
+    pub fn take_from(
+        &mut self,
+        walker: &mut Walker,
+        runtime: &Runtime,
+        memory: &mut dyn Memory,
+        image: &mut dyn Image,
+        from: Option<u64>,
+        limit: u64,
+    ) -> Result<(), Error> {
         self.slots.fill(None);
         (self.sites, self.other) = (0, 0);
-        let walked = walker.walk(runtime, memory, limit, |g| self.add(g));
+        let walked = walker.walk_from(runtime, memory, from, limit, |g| self.add(g));
         self.walk = walked.inspect_err(|_| {
             self.slots.fill(None);
             (self.sites, self.other, self.walk) = (0, 0, WalkStats::default());

@@ -23,6 +23,9 @@ const MIN_CONCORDANCE: i32 = 24;
 /// Each half has to carry this share of the whole rise, in per cent.
 const MIN_HALF_PERCENT: i64 = 15;
 
+/// A confirmation takes at least this part of the window: slow growth does not show in seconds.
+pub(crate) const CONFIRMS_PER_WINDOW: u32 = 12;
+
 /// What counts as growth in one resolution.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct GrowthRule {
@@ -72,7 +75,7 @@ pub fn growth(history: &History, closed: Closed, config: &GrowthConfig) -> Optio
     let mut growth = fast()
         .or_else(|| (closed >= Closed::Middle).then(medium).flatten())
         .or_else(|| (closed >= Closed::Coarse).then(slow).flatten())?;
-    growth.confirm_s = config.confirm_s.max(growth.window_s / 12);
+    growth.confirm_s = config.confirm_s.max(growth.window_s / CONFIRMS_PER_WINDOW);
     Some(growth)
 }
 

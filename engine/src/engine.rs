@@ -131,6 +131,7 @@ impl Engine {
             Input::Lost(losses) => self.outbox.lost(losses),
             Input::Link(true) => {}
             Input::Link(false) => self.outbox.link_lost(),
+            Input::Refused(seq) => self.outbox.refused(seq),
             Input::Acknowledged(seq) => {
                 self.outbox.acknowledged(seq);
             }
@@ -189,15 +190,17 @@ impl Engine {
         self.figures.counts += 1;
         watch.failures = 0;
         if let Phase::Starting { .. } = watch.phase {
-            watch.phase = Phase::Calm { not_before_ms: 0 };
+            watch.phase = Phase::Calm { not_before_ms: 0, window_s: 0 };
             watch.say(effects, Event::Watching { go: watch.runtime.go, goroutines: count });
         }
         let closed = watch.history.add(u32::try_from(now_ms / 1000).unwrap_or(u32::MAX), count);
+        watch.settle(count);
         let probing = self.attribution.as_ref().is_some_and(|a| a.id == id);
-        if let Phase::Observing(investigation) = &watch.phase {
-            if now_ms >= investigation.due_ms && !probing {
-                self.conclude(now, id, count, process, effects);
-            }
+        if let Phase::Observing(investigation) = &watch.phase
+            && now_ms >= investigation.due_ms
+            && !probing
+        {
+            self.conclude(now, id, count, process, effects);
         } else if let Some(growth) = watch.suspicion(now_ms, count, closed, &self.config) {
             self.observe(now_ms, id, growth, process, effects);
         }
@@ -227,12 +230,16 @@ impl Engine {
         }
     }
 
-    /// Takes a census of one target into the common table.
+    /// Takes a census of one target into the common table; a second one of the same part as the first.
     fn take_census(&mut self, id: TargetId, process: &mut Process<'_>) -> Result<(), Error> {
         let watch = self.watches.iter().find(|watch| watch.id == id).ok_or(Error::Gone)?;
         let limit = self.config.census_goroutines;
+        let from = match &watch.phase {
+            Phase::Observing(investigation) => Some(investigation.from()),
+            _ => None,
+        };
         self.figures.censuses += 1;
-        self.census.take(&mut self.walker, &watch.runtime, process.memory, process.image, limit)
+        self.census.take_from(&mut self.walker, &watch.runtime, process.memory, process.image, from, limit)
     }
 
     /// Growth: the first census, and the probes if they are free.
@@ -244,6 +251,10 @@ impl Engine {
         process: &mut Process<'_>,
         effects: &mut Effects,
     ) {
+        if let Some(watch) = self.watches.iter_mut().find(|watch| watch.id == id) {
+            // What was observed until now is given up for this.
+            watch.phase = Phase::Calm { not_before_ms: now_ms, window_s: 0 };
+        }
         let census = self.take_census(id, process);
         let Some(watch) = self.watches.iter_mut().find(|watch| watch.id == id) else { return };
         if let Err(error) = census {
@@ -255,7 +266,9 @@ impl Engine {
             Event::Growing { from: growth.baseline, to: growth.level, window_s: growth.window_s },
         );
         let (Some(config), None) = (self.config.attribute, &self.attribution) else { return };
-        let Some((create, exit)) = attach_points(&watch.runtime, process.image) else { return };
+        let Some((create, exit)) = attach_points(&watch.runtime, process.image) else {
+            return watch.say(effects, Event::NotAttachable);
+        };
         self.attribution = Some(Attribution {
             id,
             until_ms: now_ms.saturating_add(config.millis),
@@ -309,13 +322,13 @@ impl Engine {
     ) {
         let census = self.take_census(id, process);
         let Some(watch) = self.watches.iter_mut().find(|watch| watch.id == id) else { return };
-        let again = Phase::Calm { not_before_ms: now.mono_ms };
+        let again = Phase::Calm { not_before_ms: now.mono_ms, window_s: 0 };
         let Phase::Observing(investigation) = core::mem::replace(&mut watch.phase, again) else { return };
         let growth = investigation.growth;
         if let Err(error) = census {
             return watch.census_failed(now.mono_ms, growth, error, effects);
         }
-        let Judgement::Leak(sites) = investigation.judge(&self.census) else {
+        let Judgement::Leak(sites) = investigation.judge(&self.census, now.mono_ms) else {
             watch.pause(now.mono_ms, growth);
             return watch.say(effects, Event::NotConfirmed);
         };
@@ -326,7 +339,7 @@ impl Engine {
             grade: Grade::Suspected,
             goroutines: count,
             baseline: growth.baseline,
-            window_s: growth.window_s.saturating_add(growth.confirm_s),
+            window_s: growth.window_s.saturating_add(investigation.observed_s(now.mono_ms)),
             sites,
         };
         let event = match leak.sites.first() {

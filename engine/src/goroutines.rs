@@ -145,6 +145,8 @@ pub struct WalkStats {
     pub torn: u64,
     /// `g`s that could not be read.
     pub unreadable: u64,
+    /// First place of `allgs` that was looked at.
+    pub from: u64,
     /// `g`s not looked at, because there are more than the configured limit.
     pub skipped: u64,
 }
@@ -186,20 +188,40 @@ impl Walker {
         runtime: &Runtime,
         memory: &mut dyn Memory,
         limit: u64,
+        visit: impl FnMut(&Goroutine),
+    ) -> Result<WalkStats, Error> {
+        self.walk_from(runtime, memory, Some(0), limit, visit)
+    }
+
+    /// As [`Walker::walk`], but from a place in `allgs` on. `None`: from the first, or with more than `limit`
+    /// goroutines so that half of the limit is left for new ones, because a leak's are at the end.
+    ///
+    /// # Errors
+    /// As [`Walker::walk`].
+    pub fn walk_from(
+        &mut self,
+        runtime: &Runtime,
+        memory: &mut dyn Memory,
+        from: Option<u64>,
+        limit: u64,
         mut visit: impl FnMut(&Goroutine),
     ) -> Result<WalkStats, Error> {
-        let mut stats = WalkStats::default();
-        let (mut next, mut moves) = (0u64, 0u32);
+        let (_, at_first) = allgs(runtime, memory)?;
+        let youngest = if at_first > limit { at_first - limit / 2 } else { 0 };
+        let from = from.unwrap_or(youngest);
+        let mut stats = WalkStats { from, ..WalkStats::default() };
+        let (mut next, mut moves) = (from, 0u32);
         loop {
             let (array, len) = allgs(runtime, memory)?;
-            if next >= len.min(limit) {
-                stats.skipped = len.saturating_sub(limit);
+            let end = len.min(from.saturating_add(limit));
+            if next >= end {
+                stats.skipped = len.saturating_sub(end).saturating_add(from.min(len));
                 return Ok(stats);
             }
-            let batch = (len.min(limit) - next).min(BATCH as u64);
+            let batch = (end - next).min(BATCH as u64);
             let bytes = usize::try_from(batch * 8).unwrap_or(0);
             let into = self.buffer.get_mut(..bytes).ok_or(Error::Malformed { what: "batch", at: next })?;
-            match memory.read(array.plus(next * 8)?, into) {
+            match memory.read(array.plus(next.saturating_mul(8))?, into) {
                 Ok(()) => {}
                 // Moved and its old place unmapped: the next header read has the new one.
                 Err(Error::Unreadable { .. }) if moves < MOVES_MAX && allgs(runtime, memory)?.0 != array => {
@@ -324,16 +346,19 @@ impl Places<'_> {
 }
 
 pub(crate) fn allgs(runtime: &Runtime, memory: &mut dyn Memory) -> Result<(Addr, u64), Error> {
-    let mut slice = [0u8; SLICE];
-    memory.read(runtime.globals.allgs, &mut slice)?;
-    let (array, len, capacity) = (le::u64(&slice, 0)?, le::u64(&slice, 8)?, le::u64(&slice, 16)?);
-    if array == 0 || len == 0 {
-        return Err(Error::NotReady);
+    // Three words that the program writes one after the other: a contradiction is looked at once more.
+    for _ in 0..2 {
+        let mut slice = [0u8; SLICE];
+        memory.read(runtime.globals.allgs, &mut slice)?;
+        let (array, len, capacity) = (le::u64(&slice, 0)?, le::u64(&slice, 8)?, le::u64(&slice, 16)?);
+        if array == 0 || len == 0 {
+            return Err(Error::NotReady);
+        }
+        if len <= capacity {
+            return Ok((Addr(array), len));
+        }
     }
-    if len > capacity {
-        return Err(Error::Malformed { what: "allgs", at: runtime.globals.allgs.0 });
-    }
-    Ok((Addr(array), len))
+    Err(Error::Malformed { what: "allgs", at: runtime.globals.allgs.0 })
 }
 
 /// Parses the fields of one `g`; `base` is the offset in `g` at which `record` begins.

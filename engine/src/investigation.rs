@@ -64,6 +64,9 @@ pub struct Investigation {
     pub growth: Growth,
     /// When the second census is due, in milliseconds.
     pub due_ms: u64,
+    began_ms: u64,
+    /// First place of `allgs` that the first census looked at.
+    from: u64,
     first: Vec<SiteCount>,
     first_total: u32,
     /// No site beyond `first` had more goroutines than this.
@@ -87,6 +90,8 @@ impl Investigation {
         Investigation {
             growth,
             due_ms: now_ms.saturating_add(u64::from(growth.confirm_s) * 1000),
+            began_ms: now_ms,
+            from: census.walk.from,
             first,
             first_total: census.total(),
             unseen_below,
@@ -109,21 +114,44 @@ impl Investigation {
         }
     }
 
-    /// Judges by a second census.
+    /// First place of `allgs` that the first census looked at: the second has to look at the same part.
     #[must_use]
-    pub fn judge(&self, census: &Census) -> Judgement {
+    pub fn from(&self) -> u64 {
+        self.from
+    }
+
+    /// Seconds since the first census.
+    #[must_use]
+    pub fn observed_s(&self, now_ms: u64) -> u32 {
+        u32::try_from(now_ms.saturating_sub(self.began_ms) / 1000).unwrap_or(u32::MAX)
+    }
+
+    /// Judges by a second census, taken now.
+    #[must_use]
+    pub fn judge(&self, census: &Census, now_ms: u64) -> Judgement {
         let grew = census.total().saturating_sub(self.first_total);
         let rise = u64::from(self.growth.level.saturating_sub(self.growth.baseline));
-        let promised = rise * u64::from(self.growth.confirm_s) / u64::from(self.growth.window_s.max(1));
-        if u64::from(grew) < (promised * MIN_TREND_PERCENT / 100).max(1) {
+        let observed_s = u64::from(self.observed_s(now_ms));
+        let promised = rise * observed_s / u64::from(self.growth.window_s.max(1));
+        // Of more goroutines than a census looks at, only a part of the growth is seen.
+        let least = if self.from > 0 { 1 } else { (promised * MIN_TREND_PERCENT / 100).max(1) };
+        if u64::from(grew) < least {
             return Judgement::NotConfirmed;
         }
+        // Sites with a share of the growth; where it is spread over many, those that grew most.
+        let mut named = self.name(census, grew.saturating_mul(MIN_SHARE_PERCENT) / 100, observed_s);
+        if named.is_empty() {
+            named = self.name(census, 1, observed_s);
+        }
+        if named.is_empty() { Judgement::NotConfirmed } else { Judgement::Leak(named) }
+    }
+
+    /// The sites that grew most, by at least `least`.
+    fn name(&self, census: &Census, least: u32, observed_s: u64) -> heapless::Vec<SiteGrowth, SITES_MAX> {
         let mut named: heapless::Vec<SiteGrowth, SITES_MAX> = heapless::Vec::new();
         for site in census.sites() {
             let growth = self.site_growth(site);
-            if u64::from(growth.grew) * 100 < u64::from(grew) * u64::from(MIN_SHARE_PERCENT)
-                || !can_leak(&growth)
-            {
+            if growth.grew < least.max(1) || !can_leak(&growth, observed_s) {
                 continue;
             }
             let place = named.iter().position(|s| s.grew < growth.grew).unwrap_or(named.len());
@@ -133,7 +161,7 @@ impl Investigation {
             // Full of larger ones: this one is not among the first three.
             let _ = named.insert(place, growth);
         }
-        if named.is_empty() { Judgement::NotConfirmed } else { Judgement::Leak(named) }
+        named
     }
 
     fn site_growth(&self, site: &SiteCount) -> SiteGrowth {
@@ -154,8 +182,16 @@ impl Investigation {
 }
 
 /// Goroutines that run or could run are not stuck, and a site that loses as many as it creates does not grow.
-fn can_leak(site: &SiteGrowth) -> bool {
-    site.grew > 0
-        && !matches!(site.key.wait, Wait::Running | Wait::Runnable | Wait::Preempted)
-        && site.attributed.is_none_or(|a| a.exited < a.created)
+fn can_leak(site: &SiteGrowth, observed_s: u64) -> bool {
+    let stuck = !matches!(site.key.wait, Wait::Running | Wait::Runnable | Wait::Preempted);
+    stuck && !site.attributed.is_some_and(|counted| contradicts(site, counted, observed_s))
+}
+
+/// Whether the probes' counts say that a site does not grow. They saw only a part of the time between the
+/// censuses: as long as the growth in that part would drown in the coming and going there (three times the
+/// square root of the goroutines at the site), they say nothing.
+fn contradicts(site: &SiteGrowth, counted: Attributed, observed_s: u64) -> bool {
+    let surplus = u64::from(site.grew) * u64::from(counted.millis) / (observed_s * 1000).max(1);
+    let noise = 3 * u64::from(site.count.isqrt());
+    counted.exited >= counted.created && surplus >= noise.max(10)
 }

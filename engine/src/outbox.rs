@@ -117,6 +117,25 @@ impl Outbox {
         true
     }
 
+    /// The broker does not take `seq`: it is lost, and counted.
+    pub fn refused(&mut self, seq: u32) {
+        let said = self.queue.iter().find(|entry| entry.seq == seq).map(|entry| entry.losses);
+        if self.acknowledged(seq) {
+            self.unsaid.add(said.unwrap_or_default());
+            self.lost(Losses { alerts: 1, ..Losses::default() });
+        }
+    }
+
+    /// Takes the losses that no message has said yet, to say them in one that is not in this queue.
+    pub fn take_unsaid(&mut self) -> Losses {
+        core::mem::take(&mut self.unsaid)
+    }
+
+    /// The message that was to say these did not arrive.
+    pub fn unsay(&mut self, losses: Losses) {
+        self.unsaid.add(losses);
+    }
+
     /// The link is gone: what was in flight is to be sent again.
     pub fn link_lost(&mut self) {
         self.in_flight = None;
@@ -217,5 +236,17 @@ mod tests {
         }
         assert!(outbox.acknowledged(0));
         assert_eq!(send(&mut outbox).unwrap().seq, 4);
+    }
+
+    #[test]
+    fn what_the_broker_refuses_is_lost_and_said() {
+        let mut outbox = Outbox::new(4);
+        outbox.lost(Losses { samples: 3, ..Losses::default() });
+        outbox.push(alert(1)).unwrap();
+        let refused = send(&mut outbox).unwrap();
+        outbox.refused(refused.seq);
+        outbox.push(alert(2)).unwrap();
+        let next = send(&mut outbox).unwrap();
+        assert_eq!(next.losses, Losses { alerts: 1, samples: 3, records: 0 });
     }
 }

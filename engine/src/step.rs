@@ -117,6 +117,8 @@ pub enum Input<'a> {
     Link(bool),
     /// The broker has acknowledged a message.
     Acknowledged(u32),
+    /// The broker refuses a message.
+    Refused(u32),
 }
 
 /// An instruction to probe.
@@ -190,6 +192,8 @@ pub enum Event {
     },
     /// The growth did not go on.
     NotConfirmed,
+    /// The functions that goroutines are created and ended by were not found: no creations are counted.
+    NotAttachable,
     /// It leaks: the alert is in the outbox.
     Leaking {
         /// Its goroutines.
@@ -213,6 +217,16 @@ pub enum Event {
 }
 
 impl Event {
+    /// Whether the process is not to be looked at again.
+    #[must_use]
+    pub fn is_refusal(&self) -> bool {
+        match self {
+            Event::NotWatched(error) => *error != Error::Gone,
+            Event::NoPlace => true,
+            _ => false,
+        }
+    }
+
     /// How much the operator should care.
     #[must_use]
     pub fn severity(&self) -> Severity {
@@ -226,9 +240,11 @@ impl Event {
             | Event::Leaking { .. }
             | Event::AlertTooLarge
             | Event::Unnamed(_) => Severity::Warning,
-            Event::Watching { .. } | Event::Growing { .. } | Event::NotConfirmed | Event::Probed { .. } => {
-                Severity::Info
-            }
+            Event::Watching { .. }
+            | Event::Growing { .. }
+            | Event::NotConfirmed
+            | Event::NotAttachable
+            | Event::Probed { .. } => Severity::Info,
         }
     }
 }
@@ -257,6 +273,9 @@ impl fmt::Display for Note {
                 write!(f, "goroutines grow, {from} to {to} in {window_s} s: observing")
             }
             Event::NotConfirmed => f.write_str("growth did not go on: no alert"),
+            Event::NotAttachable => {
+                f.write_str("runtime.newproc1 and goexit0 were not found: creations are not counted")
+            }
             Event::Leaking { goroutines, function, line } => {
                 write!(f, "LEAK suspected: {goroutines} goroutines, most created by {function} line {line}")
             }

@@ -1,8 +1,8 @@
 //! A watched target: where it stands, and how it is spoken of.
 
-use glg_proto::wire::{Site, Target, head, tail};
+use glg_proto::wire::{Site, Target, tail};
 
-use crate::detector::{Growth, growth};
+use crate::detector::{CONFIRMS_PER_WINDOW, Growth, growth};
 use crate::goroutines::Counter;
 use crate::history::{Closed, History};
 use crate::investigation::{Investigation, SiteGrowth};
@@ -14,8 +14,9 @@ use crate::step::{Effect, Effects, EngineConfig, Event, Name, Note, TargetId};
 pub(crate) enum Phase {
     /// Not initialised yet; since when.
     Starting { since_ms: u64 },
-    /// Nothing suspicious. After an unconfirmed suspicion not before some time.
-    Calm { not_before_ms: u64 },
+    /// Nothing suspicious. After a suspicion that came to nothing, windows as long as its own and longer are
+    /// left alone until some time; shorter ones still count.
+    Calm { not_before_ms: u64, window_s: u32 },
     /// Under observation.
     Observing(Investigation),
     /// An alert was raised.
@@ -46,14 +47,24 @@ impl Watch {
         self.say(effects, Event::CensusFailed(error));
     }
 
-    /// Looks into no growth for the length of the window it was seen in.
+    /// Looks into no growth for the length of the window it was seen in, unless a shorter window shows it.
     pub(crate) fn pause(&mut self, now_ms: u64, growth: Growth) {
-        let pause_ms = u64::from(growth.window_s) * 1000;
-        self.phase = Phase::Calm { not_before_ms: now_ms.saturating_add(pause_ms) };
+        let pause_s = growth.window_s.min(growth.confirm_s.saturating_mul(CONFIRMS_PER_WINDOW));
+        let not_before_ms = now_ms.saturating_add(u64::from(pause_s) * 1000);
+        self.phase = Phase::Calm { not_before_ms, window_s: growth.window_s };
     }
 
-    /// What there is to look into now; `closed` is what [`History::add`] has just said. Not soon after growth
-    /// was looked into or said, and not while it is.
+    /// Takes note of a count: one that has come down to half of what was alerted is another story.
+    pub(crate) fn settle(&mut self, count: u32) {
+        if let Phase::Alerted { level, .. } = self.phase
+            && count < level / 2
+        {
+            self.phase = Phase::Calm { not_before_ms: 0, window_s: 0 };
+        }
+    }
+
+    /// What there is to look into now; `closed` is what [`History::add`] has just said. Not soon after the same
+    /// was looked into or said, and while something is, only what can be told sooner.
     pub(crate) fn suspicion(
         &self,
         now_ms: u64,
@@ -61,18 +72,20 @@ impl Watch {
         closed: Closed,
         config: &EngineConfig,
     ) -> Option<Growth> {
-        match self.phase {
-            Phase::Calm { not_before_ms } if now_ms >= not_before_ms => {
-                growth(&self.history, closed, &config.growth)
+        let grows = || growth(&self.history, closed, &config.growth);
+        match &self.phase {
+            Phase::Calm { not_before_ms, window_s } => {
+                grows().filter(|g| now_ms >= *not_before_ms || g.window_s < *window_s)
             }
-            Phase::Alerted { level, .. } if count >= level.saturating_mul(2) => {
-                growth(&self.history, closed, &config.growth)
-            }
+            Phase::Observing(other) => grows().filter(|g| g.confirm_s < other.growth.confirm_s),
+            Phase::Alerted { level, .. } if count >= level.saturating_mul(2) => grows(),
             // A steady leak is ever less growth against what has leaked already: what was said once is looked
             // at again because it was said, and not because a rule sees it.
             Phase::Alerted { at_ms, level } => {
-                let age_s = u32::try_from(now_ms.saturating_sub(at_ms) / 1000).unwrap_or(u32::MAX);
-                let confirm_s = config.growth.confirm_s.max(age_s / 12);
+                let (level, age_ms) = (*level, now_ms.saturating_sub(*at_ms));
+                let age_s = u32::try_from(age_ms / 1000).unwrap_or(u32::MAX);
+                let confirm_s = age_s.min(config.remind_s) / CONFIRMS_PER_WINDOW;
+                let confirm_s = config.growth.confirm_s.max(confirm_s);
                 (count > level && age_s >= config.remind_s.max(1)).then_some(Growth {
                     baseline: level,
                     level: count,
@@ -80,7 +93,7 @@ impl Watch {
                     confirm_s,
                 })
             }
-            _ => None,
+            Phase::Starting { .. } => None,
         }
     }
 
@@ -96,7 +109,8 @@ impl Watch {
             crate::pclntab::Position::default()
         });
         Site {
-            function: head(&position.function),
+            // Both ends with what tells the most.
+            function: tail(&position.function),
             file: tail(&position.file),
             line: position.line,
             wait: site.key.wait,

@@ -95,10 +95,12 @@ impl Losses {
 pub enum Body {
     /// The agent is there. Retained.
     Online(Online),
-    /// The agent is gone: sent by itself before it ends, or by the broker as its last will. Retained.
+    /// The agent ends, and says so. Retained.
     Offline,
     /// Goroutines of a target grow without bound.
     Leak(Leak),
+    /// The agent is gone without a good-bye: its last will, encoded when it started. Retained.
+    Vanished,
 }
 
 /// Birth message.

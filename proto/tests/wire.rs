@@ -174,6 +174,7 @@ fn bytes_of_every_body_are_pinned() {
     let online = envelope(Body::Online(online));
     assert_eq!(hex(&bytes(&online)), format!("{front}00{}{}03", "05302e312e30", "05362e312e30"));
     assert_eq!(hex(&bytes(&envelope(Body::Offline))), format!("{front}01"));
+    assert_eq!(hex(&bytes(&envelope(Body::Vanished))), format!("{front}03"));
     let leak = "02".to_owned()
         + "0b6f74612d67617465776179" + "840b" + "180b" // target
         + "00" // grade

@@ -73,6 +73,8 @@ pub(crate) struct Scenario {
     expected: Expected,
     subscribed: [bool; 2],
     ready: [bool; 2],
+    /// Whether the agent has said that it watches them.
+    watched: [bool; 2],
     online: u32,
     offline: u32,
     began: Option<Instant>,
@@ -93,6 +95,7 @@ impl Scenario {
             expected,
             subscribed: [false; 2],
             ready: [false; 2],
+            watched: [false; 2],
             online: 0,
             offline: 0,
             began: None,
@@ -130,7 +133,8 @@ impl Scenario {
         println!("==> waiting for the programs and the agent");
         self.until(events, "glg has subscribed", limit, shown, |s| s.subscribed == [true; 2])?;
         self.until(events, "the programs are up", limit, shown, |s| s.ready == [true; 2])?;
-        self.until(events, "the agent has announced itself", limit, shown, |s| s.online > 0)
+        self.until(events, "the agent has announced itself", limit, shown, |s| s.online > 0)?;
+        self.until(events, "the agent watches both programs", limit, shown, |s| s.watched == [true; 2])
     }
 
     /// Lets the programs run, makes one of them leak, and watches for `time` from then on, or longer, until
@@ -202,6 +206,11 @@ impl Scenario {
             }
             bail!("{:?} has ended", event.from)
         };
+        if matches!(event.from, Source::Agent | Source::Console) && line.contains(": watching, Go ") {
+            for (watched, name) in self.watched.iter_mut().zip(["leaky (", "healthy ("]) {
+                *watched |= line.contains(name);
+            }
+        }
         match event.from {
             Source::Json | Source::Text if line == "SUBSCRIBED" => {
                 let [text, json] = &mut self.subscribed;

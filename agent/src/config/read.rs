@@ -1,5 +1,7 @@
 //! Reads each section of the merged tree: the allowed ranges and words, and what must agree with what.
 
+use std::net::IpAddr;
+
 use glg_proto::topics;
 use glg_proto::wire::DEVICE_MAX;
 
@@ -19,11 +21,15 @@ pub(super) fn config(tree: &Tree) -> Result<Config, ConfigError> {
     let mut r = Reader::new(&tree.files);
     let mut root = r.root(&tree.root);
     let history = read_history(&mut r, &mut root);
+    let device = read_device(&mut r, &mut root);
+    let mqtt = read_mqtt(&mut r, &mut root);
+    let watch = read_watch(&mut r, &mut root);
+    let interval_s = watch.interval_ms.div_ceil(1000);
     let config = Config {
-        device: read_device(&mut r, &mut root),
-        mqtt: read_mqtt(&mut r, &mut root),
-        watch: read_watch(&mut r, &mut root),
-        growth: read_growth(&mut r, &mut root, &history),
+        device,
+        mqtt,
+        watch,
+        growth: read_growth(&mut r, &mut root, &history, interval_s),
         history,
         census: read_census(&mut r, &mut root),
         attribute: read_attribute(&mut r, &mut root),
@@ -58,9 +64,13 @@ pub(super) fn device_name(host: &str) -> String {
 fn read_mqtt<'t>(r: &mut Reader<'t>, root: &mut Section<'t>) -> Mqtt {
     let mut s = r.section(root, "mqtt");
     let host_fits =
-        |host: &str| (1..=253).contains(&host.len()) && host.chars().all(|c| c.is_ascii_graphic());
+        // Neither a URL nor with its port: those have a place of their own.
+        |host: &str| {
+            let name = host.chars().all(|c| c.is_ascii_alphanumeric() || matches!(c, '.' | '-' | '_'));
+            (1..=253).contains(&host.len()) && (name || host.parse::<IpAddr>().is_ok())
+        };
     let mqtt = Mqtt {
-        host: r.text(&mut s, "host", "a host name or address of 1 to 253 characters", host_fits),
+        host: r.text(&mut s, "host", "a host name or IP address, without scheme and port", host_fits),
         port: narrow(r.integer(&mut s, "port", 1..=65535, "TCP port")),
         keep_alive_s: narrow(r.integer(&mut s, "keep_alive_s", 5..=1200, "seconds")),
         session_expiry_s: r.integer(&mut s, "session_expiry_s", 0..=604_800, "seconds"),
@@ -138,12 +148,12 @@ fn read_ring<'t>(
     Ring { step_s, keep }
 }
 
-fn read_growth<'t>(r: &mut Reader<'t>, root: &mut Section<'t>, history: &History) -> Growth {
+fn read_growth<'t>(r: &mut Reader<'t>, root: &mut Section<'t>, history: &History, interval_s: u32) -> Growth {
     let mut s = r.section(root, "growth");
     let growth = Growth {
-        fast: read_trend(r, &mut s, "fast", "history.fine", history.fine),
-        medium: read_trend(r, &mut s, "medium", "history.middle", history.middle),
-        slow: read_trend(r, &mut s, "slow", "history.coarse", history.coarse),
+        fast: read_trend(r, &mut s, "fast", "history.fine", history.fine, interval_s),
+        medium: read_trend(r, &mut s, "medium", "history.middle", history.middle, interval_s),
+        slow: read_trend(r, &mut s, "slow", "history.coarse", history.coarse, interval_s),
         confirm_s: r.integer(&mut s, "confirm_s", 1..=3600, "seconds"),
         remind_s: r.integer(&mut s, "remind_s", 60..=604_800, "seconds"),
     };
@@ -157,6 +167,7 @@ fn read_trend<'t>(
     key: &'static str,
     ring_name: &str,
     ring: Ring,
+    interval_s: u32,
 ) -> Trend {
     let mut s = r.section(growth, key);
     let trend = Trend {
@@ -166,6 +177,13 @@ fn read_trend<'t>(
     };
     if trend.window_s > ring.span_s() {
         let allowed = format!("at most {} (seconds; step_s x keep of {ring_name})", ring.span_s());
+        r.refuse_beside(&s, "window_s", &allowed);
+    }
+    // The detector needs a count in each eighth of the window.
+    let least = 8 * ring.step_s.max(interval_s);
+    if trend.window_s < least {
+        let allowed =
+            format!("at least {least} (seconds; 8 x the longer of {ring_name}.step_s and watch.interval_ms)");
         r.refuse_beside(&s, "window_s", &allowed);
     }
     r.close(&s);

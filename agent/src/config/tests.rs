@@ -124,6 +124,10 @@ fn mistakes_are_told_in_full() {
             "x.toml:2: device.name: found \"a/b\", allowed \"auto\" or 1 to 32 printable ASCII characters without space, /, +, # and $",
         ),
         (
+            "[mqtt]\nhost = \"mqtt://broker:1883\"",
+            "x.toml:2: mqtt.host: found \"mqtt://broker:1883\", allowed a host name or IP address, without scheme and port",
+        ),
+        (
             "[mqtt]\nbackoff_min_ms = 5000\nbackoff_max_ms = 1000",
             "x.toml:3: mqtt.backoff_max_ms: found 1000, allowed at least mqtt.backoff_min_ms, 5000 (milliseconds)",
         ),
@@ -138,6 +142,10 @@ fn mistakes_are_told_in_full() {
         (
             "[growth.fast]\nwindow_s = 301",
             "x.toml:2: growth.fast.window_s: found 301, allowed at most 300 (seconds; step_s x keep of history.fine)",
+        ),
+        (
+            "[growth.fast]\nwindow_s = 7",
+            "x.toml:2: growth.fast.window_s: found 7, allowed at least 8 (seconds; 8 x the longer of history.fine.step_s and watch.interval_ms)",
         ),
         (
             "[[watch.match]]\nname = \"a\"\naction = \"watch\"\n[[watch.match]]\nname = \"\"\nactoin = \"ignore\"",

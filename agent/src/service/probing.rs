@@ -1,7 +1,6 @@
 //! The probes as the loop uses them: one target at a time, with what was lost since the last look.
 
 use std::os::fd::{AsFd, OwnedFd};
-use std::path::PathBuf;
 use std::time::Instant;
 
 use glg_engine::governor::HitCost;
@@ -15,12 +14,15 @@ use log::{info, warn};
 use super::EVENT_BYTES;
 use crate::config::Config;
 use crate::probes::{AttachId, AttachPoints, Counters, ProbeLimits, Probes};
+use crate::remote::Remote;
 
 /// The loaded probes.
 pub(super) struct Probing {
     probes: Probes,
     attached: Option<(TargetId, AttachId, Instant)>,
     seen: Counters,
+    /// Whether the log has said that the counters cannot be read.
+    said_unreadable: bool,
     sites: Vec<crate::probes::Site>,
 }
 
@@ -29,9 +31,13 @@ impl Probing {
     pub(super) fn start(config: &Config) -> Option<Probing> {
         let limits = ProbeLimits { sites: config.attribute.max_sites, targets: 1, event_bytes: EVENT_BYTES };
         match Probes::load(&limits) {
-            Ok(probes) => {
-                Some(Probing { probes, attached: None, seen: Counters::default(), sites: Vec::new() })
-            }
+            Ok(probes) => Some(Probing {
+                probes,
+                attached: None,
+                seen: Counters::default(),
+                said_unreadable: false,
+                sites: Vec::new(),
+            }),
             Err(error) => {
                 let every = config.watch.rescan_s;
                 warn!(
@@ -67,15 +73,16 @@ impl Probing {
         self.probes.drain_events(limit, on_event)
     }
 
-    /// Attaches both probes; `false` when that did not work.
+    /// Attaches both probes; `false` when that did not work. To the very file that was read: by its name it
+    /// could be another one by now.
     pub(super) fn attach(
         &mut self,
-        id: TargetId,
+        remote: &Remote,
         create: FilePoint,
         exit: FilePoint,
         gopc_offset: u32,
     ) -> bool {
-        let exe = PathBuf::from(format!("/proc/{}/exe", id.pid));
+        let (id, exe) = (remote.id, remote.file());
         let target = AttributeTarget { gopc_offset, reserved: 0 };
         match self.probes.attach(id.pid, &exe, &AttachPoints { create, exit }, target) {
             Ok(attached) => {
@@ -117,7 +124,11 @@ impl Probing {
         let before = self.seen;
         match self.probes.counters() {
             Ok(counters) => self.seen = counters,
-            Err(error) => warn!("{error}"),
+            Err(error) if !self.said_unreadable => {
+                self.said_unreadable = true;
+                warn!("{error}");
+            }
+            Err(_) => {}
         }
         let lost = |c: &Counters| c.sites_full + c.unreadable + c.events_lost;
         let records = u32::try_from(lost(&self.seen).saturating_sub(lost(&before))).unwrap_or(u32::MAX);

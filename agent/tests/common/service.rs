@@ -147,6 +147,14 @@ impl Broker {
         broker
     }
 
+    /// From its next start on nobody may publish an alert.
+    pub(crate) fn forbid_alerts(&self) {
+        let rights = self.config.with_file_name("rights");
+        std::fs::write(&rights, "topic readwrite glg/v1/+/state\ntopic read glg/v1/+/alert\n").unwrap();
+        let text = std::fs::read_to_string(&self.config).unwrap();
+        std::fs::write(&self.config, format!("{text}acl_file {}\n", rights.display())).unwrap();
+    }
+
     /// Returns once it takes connections.
     pub(crate) fn start(&mut self) {
         let programs = ["/usr/sbin/mosquitto", "/usr/local/sbin/mosquitto"];
@@ -236,7 +244,7 @@ impl Watcher {
     }
 
     pub(crate) fn offline(&self) -> Message {
-        self.next("offline message", |m| m.envelope.body == Body::Offline)
+        self.next("offline message", |m| matches!(m.envelope.body, Body::Offline | Body::Vanished))
     }
 
     pub(crate) fn leak(&self) -> Message {

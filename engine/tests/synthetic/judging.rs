@@ -35,6 +35,15 @@ fn judge(before: &[Site], counts: &[(u64, u64, u64)], after: &[Site]) -> Vec<(u6
 }
 
 fn leaking(before: &[Site], counts: &[(u64, u64, u64)], after: &[Site]) -> Vec<SiteGrowth> {
+    leaking_in(10_000, before, counts, after)
+}
+
+fn leaking_in(
+    observed_ms: u64,
+    before: &[Site],
+    counts: &[(u64, u64, u64)],
+    after: &[Site],
+) -> Vec<SiteGrowth> {
     let mut investigation = Investigation::begin(GROWTH, &census(before), 5000);
     assert_eq!(investigation.due_ms, 15_000);
     if !counts.is_empty() {
@@ -45,7 +54,7 @@ fn leaking(before: &[Site], counts: &[(u64, u64, u64)], after: &[Site]) -> Vec<S
         };
         investigation.attribute(&counts.iter().map(count).collect::<Vec<_>>(), 8000);
     }
-    match investigation.judge(&census(after)) {
+    match investigation.judge(&census(after), 5000 + observed_ms) {
         Judgement::Leak(sites) => sites.to_vec(),
         Judgement::NotConfirmed => Vec::new(),
     }
@@ -85,6 +94,26 @@ fn churn_is_no_leak() {
     assert_eq!(judge(&before, &[(0x200, 9001, 9000)], &after).len(), 1);
     // Busy goroutines are not stuck.
     assert_eq!(judge(&[(0x200, "running", 100)], &[], &[(0x200, "running", 400)]), []);
+}
+
+/// Two hours lie between the censuses of a slow leak, and the probes saw eight seconds of them.
+#[test]
+fn churn_at_a_slowly_leaking_site_does_not_hide_it() {
+    let (before, after) = ([(0x200, "select", 500)], [(0x200, "select", 1200)]);
+    assert_eq!(
+        leaking_in(7_200_000, &before, &[(0x200, 800, 803)], &after).len(),
+        0,
+        "too little for the trend"
+    );
+    let after = [(0x200, "select", 60_000)];
+    assert_eq!(leaking_in(7_200_000, &before, &[(0x200, 800, 803)], &after).len(), 1);
+}
+
+#[test]
+fn growth_spread_over_many_sites_names_those_that_grew_most() {
+    let before: Vec<Site> = (0..20u64).map(|i| (0x1000 + i * 16, "select", 100)).collect();
+    let after: Vec<Site> = (0..20u64).map(|i| (0x1000 + i * 16, "select", 110)).collect();
+    assert_eq!(leaking(&before, &[], &after).len(), 3);
 }
 
 #[test]

@@ -161,3 +161,25 @@ fn a_steady_leak_is_said_again_when_the_time_has_come() {
     stand.run(3 * remind_s, |_| leaked + 3 * remind_s);
     assert_eq!(stand.alert().map(|(_, leak)| leak), None, "it has ended");
 }
+
+#[test]
+fn a_slow_suspicion_that_came_to_nothing_does_not_hide_a_quick_leak() {
+    let mut stand = Stand::watched(EngineConfig { attribute: None, ..config() });
+    stand.run(2400, |second| 100 + second / 10);
+    assert!(stand.events.iter().any(growing), "{:?}", stand.events);
+    stand.run(400, |_| 340);
+    assert!(stand.events.contains(&Event::NotConfirmed), "{:?}", stand.events);
+    stand.events.clear();
+    let leaked = stand.leak_until(340, concluded);
+    assert!(leaked <= 340 + 20 * 60, "{leaked}");
+    assert!(stand.alert().is_some());
+}
+
+#[test]
+fn a_leak_of_more_goroutines_than_a_census_looks_at_is_named() {
+    let census_goroutines = 200;
+    let mut stand = Stand::watched(EngineConfig { attribute: None, census_goroutines, ..config() });
+    stand.leak_until(1000, concluded);
+    let (_, leak) = stand.alert().unwrap();
+    assert!(leak.goroutines > 1400 && leak.sites.first().is_some_and(|site| site.grew > 50), "{leak:?}");
+}
