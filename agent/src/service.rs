@@ -1,6 +1,7 @@
 //! The one loop: it alone knows both sides, turns what happens into the engine's inputs and carries out its
 //! effects.
 
+mod discovery;
 mod figures;
 mod probing;
 mod refused;
@@ -14,10 +15,9 @@ use glg_engine::detector::{GrowthConfig, GrowthRule};
 use glg_engine::engine::Engine;
 use glg_engine::governor::HitCost;
 use glg_engine::step::{AttributeConfig, Effect, Effects, EngineConfig, Input, Severity, TargetId};
-use glg_proto::probe::ProcessEvent;
 use glg_proto::topics::Topic;
 use glg_proto::wire::{Body, Envelope, Losses, MESSAGE_MAX, Online, encode, head};
-use log::{Level, error, info, log, trace, warn};
+use log::{Level, info, log, warn};
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 use tokio::signal::unix::{SignalKind, signal};
@@ -27,21 +27,17 @@ use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until, timeout};
 use crate::clock;
 use crate::config::{Config, Trend};
 use crate::link::{Link, LinkEvent, Message};
-use crate::remote::{self, Remote};
+use crate::remote::Remote;
 use figures::Figures;
 use probing::Probing;
 use refused::Refused;
 
 /// Room for the kernel's process events between two looks, in bytes.
 pub const EVENT_BYTES: u32 = 16 * 1024;
-/// Process events handled before anything else gets its turn.
-const EVENTS_AT_ONCE: u32 = 64;
 /// How often the probes are charged: what is over budget is over for this long at most.
 const CHARGE_EVERY: Duration = Duration::from_millis(500);
 /// How long the link has for its good-bye.
 const GOODBYE: Duration = Duration::from_secs(4);
-/// A new program needs a moment before its runtime can be looked at.
-const FIRST_LOOK: Duration = Duration::from_millis(50);
 
 /// The service's state.
 struct Service {
@@ -223,104 +219,6 @@ impl Service {
                 }
             }
         }
-    }
-
-    /// Reads all process events that wait; `true` when there may be more.
-    fn kernel_events(&mut self, newborn: &mut VecDeque<(Instant, u32)>) -> bool {
-        let mut events: heapless::Vec<ProcessEvent, { EVENTS_AT_ONCE as usize }> = heapless::Vec::new();
-        let Some(probing) = &mut self.probing else { return false };
-        let more = probing.drain_events(EVENTS_AT_ONCE, |event| {
-            // As many as are asked for, so there is room for each.
-            let _ = events.push(event);
-        });
-        for event in events {
-            match event.kind {
-                ProcessEvent::EXEC => {
-                    self.gone(event.tgid);
-                    newborn.retain(|(_, pid)| *pid != event.tgid);
-                    newborn.push_back((Instant::now() + FIRST_LOOK, event.tgid));
-                }
-                _ => {
-                    newborn.retain(|(_, pid)| *pid != event.tgid);
-                    self.gone(event.tgid);
-                }
-            }
-        }
-        // A fork bomb must not become ours; the next scan finds who is left.
-        newborn.truncate(1024);
-        more
-    }
-
-    /// The process has ended or runs another program.
-    fn gone(&mut self, pid: u32) {
-        self.refused.forget(pid);
-        if let Some(remote) = self.remotes.iter().find(|remote| remote.id.pid == pid) {
-            info!("{} ({pid}): has ended, or runs another program", remote.name());
-            let id = remote.id;
-            self.input(Input::Gone(id));
-            self.refused.forget_all();
-        }
-    }
-
-    /// Looks through /proc: at the start, and for what the events missed.
-    fn scan(&mut self) {
-        let ended: Vec<TargetId> =
-            self.remotes.iter_mut().filter_map(|remote| (!remote.is_same()).then_some(remote.id)).collect();
-        for id in ended {
-            self.gone(id.pid);
-        }
-        let entries = match fs::read_dir("/proc") {
-            Ok(entries) => entries,
-            Err(error) => return error!("/proc cannot be read ({error}): mount it; nothing can be watched"),
-        };
-        for entry in entries.flatten() {
-            if let Some(pid) = entry.file_name().to_str().and_then(|name| name.parse().ok()) {
-                self.discover(pid);
-            }
-        }
-    }
-
-    /// Opens a process and shows it to the engine, if the board wants it watched.
-    fn discover(&mut self, pid: u32) {
-        let known = self.remotes.iter().any(|remote| remote.id.pid == pid) || pid == std::process::id();
-        if known || remote::identify(pid).is_none_or(|who| self.refused.contains(who)) {
-            return;
-        }
-        let mut remote = match Remote::open(pid) {
-            Ok(Some(remote)) => remote,
-            Ok(None) => return,
-            Err(error) => return self.denied(pid, &error),
-        };
-        if !self.config.watch.wants(&remote.path) {
-            trace!("{} ({pid}): ignored by a rule of the board config", remote.name());
-            return self.refuse(pid);
-        }
-        let (id, name, entry) = (remote.id, head(remote.name()), remote.entry);
-        let mut effects = Effects::new();
-        let input = Input::Found { id, name, entry, process: remote.process() };
-        self.engine.step(clock::now(), input, &mut effects);
-        // First its place, so that the effects (it may be unwanted) find it.
-        self.remotes.push(remote);
-        self.carry_out(effects);
-    }
-
-    /// Does not look at this process again as long as it runs this program.
-    fn refuse(&mut self, pid: u32) {
-        if let Some(who) = remote::identify(pid) {
-            self.refused.add(who);
-        }
-    }
-
-    /// Says once that processes cannot be opened: without the right to, every one of them.
-    fn denied(&mut self, pid: u32, error: &std::io::Error) {
-        let level = if self.said_denied { Level::Trace } else { Level::Warn };
-        self.said_denied = true;
-        log!(
-            level,
-            "process {pid} cannot be opened ({error}): where programs of other users are to be watched, run as root \
-             or with CAP_SYS_PTRACE and CAP_DAC_READ_SEARCH; further ones are not named"
-        );
-        self.refuse(pid);
     }
 
     fn link_event(&mut self, event: Option<LinkEvent>) {
