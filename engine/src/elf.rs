@@ -359,10 +359,7 @@ mod tests {
 
     impl Image for Bytes<u8> {
         fn read_at(&mut self, offset: u64, out: &mut [u8]) -> Result<(), Error> {
-            let start = usize::try_from(offset).map_err(|_| Error::Unreadable { at: offset })?;
-            let end = start.checked_add(out.len()).ok_or(Error::Unreadable { at: offset })?;
-            out.copy_from_slice(self.get(start..end).ok_or(Error::Unreadable { at: offset })?);
-            Ok(())
+            self.as_slice().read_at(offset, out)
         }
     }
 

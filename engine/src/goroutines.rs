@@ -151,6 +151,59 @@ pub struct WalkStats {
     pub skipped: u64,
 }
 
+/// A part of `allgs`, read piece by piece while the program may move the array.
+pub(crate) struct Allgs {
+    from: u64,
+    limit: u64,
+    next: u64,
+    moves: u32,
+    /// Places outside of the part; known at its end.
+    pub(crate) skipped: u64,
+}
+
+impl Allgs {
+    /// `limit` places at most, from `from` on.
+    pub(crate) fn new(from: u64, limit: u64) -> Allgs {
+        Allgs { from, limit, next: from, moves: 0, skipped: 0 }
+    }
+
+    /// The next pointers, as many as `bytes` has room for; `false` at the end.
+    pub(crate) fn read(
+        &mut self,
+        runtime: &Runtime,
+        memory: &mut dyn Memory,
+        bytes: &mut [u8],
+        pointers: &mut Vec<u64>,
+    ) -> Result<bool, Error> {
+        loop {
+            let (array, len) = allgs(runtime, memory)?;
+            let end = len.min(self.from.saturating_add(self.limit));
+            if self.next >= end {
+                self.skipped = len.saturating_sub(end).saturating_add(self.from.min(len));
+                return Ok(false);
+            }
+            let places = (end - self.next).min(bytes.len() as u64 / 8);
+            let used = usize::try_from(places * 8).unwrap_or(0);
+            let into = bytes.get_mut(..used).ok_or(Error::Malformed { what: "batch", at: self.next })?;
+            match memory.read(array.plus(self.next.saturating_mul(8))?, into) {
+                Ok(()) => {
+                    self.next += places;
+                    pointers.clear();
+                    pointers.extend(into.chunks_exact(8).map(|g| le::u64(g, 0).unwrap_or(0)));
+                    return Ok(true);
+                }
+                // Moved and its old place unmapped: the next header read has the new one.
+                Err(Error::Unreadable { .. })
+                    if self.moves < MOVES_MAX && allgs(runtime, memory)?.0 != array =>
+                {
+                    self.moves += 1;
+                }
+                Err(error) => return Err(error),
+            }
+        }
+    }
+}
+
 /// Walks over all goroutines in bounded memory; made once, used for every walk.
 pub struct Walker {
     pointers: Vec<u64>,
@@ -210,29 +263,12 @@ impl Walker {
         let youngest = if at_first > limit { at_first - limit / 2 } else { 0 };
         let from = from.unwrap_or(youngest);
         let mut stats = WalkStats { from, ..WalkStats::default() };
-        let (mut next, mut moves) = (from, 0u32);
+        let mut places = Allgs::new(from, limit);
         loop {
-            let (array, len) = allgs(runtime, memory)?;
-            let end = len.min(from.saturating_add(limit));
-            if next >= end {
-                stats.skipped = len.saturating_sub(end).saturating_add(from.min(len));
+            let into = self.buffer.get_mut(..BATCH * 8).unwrap_or_default();
+            if !places.read(runtime, memory, into, &mut self.pointers)? {
+                stats.skipped = places.skipped;
                 return Ok(stats);
-            }
-            let batch = (end - next).min(BATCH as u64);
-            let bytes = usize::try_from(batch * 8).unwrap_or(0);
-            let into = self.buffer.get_mut(..bytes).ok_or(Error::Malformed { what: "batch", at: next })?;
-            match memory.read(array.plus(next.saturating_mul(8))?, into) {
-                Ok(()) => {}
-                // Moved and its old place unmapped: the next header read has the new one.
-                Err(Error::Unreadable { .. }) if moves < MOVES_MAX && allgs(runtime, memory)?.0 != array => {
-                    moves += 1;
-                    continue;
-                }
-                Err(error) => return Err(error),
-            }
-            self.pointers.clear();
-            for i in 0..into.len() / 8 {
-                self.pointers.push(le::u64(into, i * 8)?);
             }
             self.pointers.sort_unstable();
             // Nonsense at the end of the address space loses no other g.
@@ -242,7 +278,6 @@ impl Walker {
             stats.unreadable += (self.pointers.len() - sane) as u64;
             self.pointers.truncate(sane);
             self.visit_batch(runtime.layout, memory, &mut stats, &mut visit)?;
-            next += batch;
         }
     }
 
@@ -345,7 +380,7 @@ impl Places<'_> {
     }
 }
 
-pub(crate) fn allgs(runtime: &Runtime, memory: &mut dyn Memory) -> Result<(Addr, u64), Error> {
+fn allgs(runtime: &Runtime, memory: &mut dyn Memory) -> Result<(Addr, u64), Error> {
     // Three words that the program writes one after the other: a contradiction is looked at once more.
     for _ in 0..2 {
         let mut slice = [0u8; SLICE];

@@ -80,6 +80,17 @@ pub trait Image {
     fn read_at(&mut self, offset: u64, out: &mut [u8]) -> Result<(), Error>;
 }
 
+/// A file that is in memory as a whole.
+impl Image for &[u8] {
+    fn read_at(&mut self, offset: u64, out: &mut [u8]) -> Result<(), Error> {
+        let unreadable = Error::Unreadable { at: offset };
+        let start = usize::try_from(offset).map_err(|_| unreadable)?;
+        let end = start.checked_add(out.len()).ok_or(unreadable)?;
+        out.copy_from_slice(self.get(start..end).ok_or(unreadable)?);
+        Ok(())
+    }
+}
+
 /// What is wrong with foreign bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Error {

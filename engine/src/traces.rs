@@ -9,7 +9,7 @@ use alloc::vec;
 use alloc::vec::Vec;
 
 use crate::gather::{Gather, each_alone};
-use crate::goroutines::allgs;
+use crate::goroutines::Allgs;
 use crate::layout::{Arch, Layout, Status};
 use crate::memory::{Addr, Error, Image, Memory, Run, le};
 use crate::runtime::Runtime;
@@ -26,8 +26,6 @@ const GROW: usize = 8;
 const G_MAX: usize = 512;
 /// Times that a goroutine is looked at anew because it ran meanwhile.
 const TRIES: u32 = 3;
-/// Times that `allgs` may move during one walk.
-const MOVES_MAX: u32 = 64;
 
 /// Bounds of a walk with stacks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -146,33 +144,15 @@ impl Tracer {
         visit: &mut dyn FnMut(&mut Target<'_>, &Traced, Stack<'_>) -> bool,
     ) -> Result<TraceStats, Error> {
         let mut stats = TraceStats::default();
-        let (mut next, mut moves) = (0u64, 0u32);
-        loop {
-            let (array, len) = allgs(target.runtime, target.memory)?;
-            let end = len.min(self.limits.goroutines);
-            if next >= end {
-                stats.skipped = len.saturating_sub(self.limits.goroutines);
-                return Ok(stats);
-            }
-            let batch = usize::try_from((end - next).min(BATCH as u64)).unwrap_or(BATCH);
-            let mut bytes = [0u8; BATCH * 8];
-            let into = bytes.get_mut(..batch * 8).unwrap_or_default();
-            match target.memory.read(array.plus(next * 8)?, into) {
-                Ok(()) => {}
-                // Moved and its old place unmapped: the next header read has the new one.
-                Err(Error::Unreadable { .. }) if moves < MOVES_MAX => {
-                    moves += 1;
-                    continue;
-                }
-                Err(error) => return Err(error),
-            }
-            self.pointers.clear();
-            self.pointers.extend(into.chunks_exact(8).map(|g| le::u64(g, 0).unwrap_or(0)));
+        let mut places = Allgs::new(0, self.limits.goroutines);
+        let mut bytes = [0u8; BATCH * 8];
+        while places.read(target.runtime, target.memory, &mut bytes, &mut self.pointers)? {
             if !self.batch(target, &mut stats, visit)? {
                 return Ok(stats);
             }
-            next += batch as u64;
         }
+        stats.skipped = places.skipped;
+        Ok(stats)
     }
 
     fn batch(

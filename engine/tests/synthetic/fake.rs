@@ -20,11 +20,7 @@ pub(crate) struct File(pub(crate) Vec<u8>);
 
 impl Image for File {
     fn read_at(&mut self, offset: u64, out: &mut [u8]) -> Result<(), Error> {
-        let unreadable = Error::Unreadable { at: offset };
-        let start = usize::try_from(offset).map_err(|_| unreadable)?;
-        let end = start.checked_add(out.len()).ok_or(unreadable)?;
-        out.copy_from_slice(self.0.get(start..end).ok_or(unreadable)?);
-        Ok(())
+        self.0.as_slice().read_at(offset, out)
     }
 }
 
