@@ -16,6 +16,7 @@ mod tests;
 use std::path::Path;
 
 use glg_engine::history::{HistoryConfig, Resolution};
+use glg_engine::locks::scan::LockLimits;
 
 pub use error::ConfigError;
 pub use memory::MemorySum;
@@ -41,8 +42,14 @@ pub struct Config {
     pub census: Census,
     /// Limits of the creation and exit probes.
     pub attribute: Attribute,
+    /// Threads that wait in C.
+    pub locks: Locks,
     /// What waits for the broker.
     pub outbox: Outbox,
+    /// Limits of a dump.
+    pub dump: Dump,
+    /// What the service leaves for others.
+    pub service: Service,
     /// The budget for all of it.
     pub memory: Memory,
     /// What is logged.
@@ -191,6 +198,56 @@ pub struct Attribute {
 pub struct Outbox {
     /// Alerts kept.
     pub alerts: u32,
+}
+
+/// `[locks]`
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Locks {
+    /// Whether threads are looked at.
+    pub enabled: bool,
+    /// Threads of one process looked at.
+    pub max_threads: u32,
+    /// Seconds of waiting after which a deadlock is searched for.
+    pub deadlock_s: u32,
+    /// Seconds of waiting after which it is told in any case.
+    pub wait_s: u32,
+    /// Goroutines looked at to conclude who could end a wait in Go.
+    pub max_goroutines: u32,
+    /// When threads that do not come back are more and more.
+    pub threads: Trend,
+}
+
+impl Locks {
+    /// As the engine wants it.
+    #[must_use]
+    pub fn limits(&self) -> LockLimits {
+        let threads = usize::try_from(self.max_threads).unwrap_or(usize::MAX);
+        LockLimits { threads, goroutines: u64::from(self.max_goroutines) }
+    }
+}
+
+/// `[dump]`
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Dump {
+    /// Goroutines looked at.
+    pub max_goroutines: u32,
+    /// KiB of one stack.
+    pub max_stack_kib: u32,
+    /// Frames of one stack.
+    pub max_frames: u32,
+    /// Different stacks told apart when they are grouped.
+    pub max_stacks: u32,
+    /// Places in the program whose meaning is remembered.
+    pub max_places: u32,
+    /// KiB of text that go with them.
+    pub text_kib: u32,
+}
+
+/// `[service]`
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Service {
+    /// File that says on which rung each target is; empty for none.
+    pub state: String,
 }
 
 /// `[memory]`

@@ -4,6 +4,7 @@ use std::fmt;
 use std::io::{self, BufWriter, Write};
 
 use anyhow::{Context, anyhow, bail};
+use glg_engine::blocks::Blocks;
 use glg_engine::dump::{self, DumpError, Groups};
 use glg_engine::runtime::Runtime;
 use glg_engine::step::Process;
@@ -11,41 +12,56 @@ use glg_engine::symbols::Symbols;
 use glg_engine::traces::{Target, TraceLimits, TraceStats, Tracer};
 use nix::time::{ClockId, clock_gettime};
 
-use crate::remote::Remote;
+use crate::config;
+use crate::remote::{self, Remote};
 
-/// What the command takes of memory, whatever the process has: about 7 MB when all of it is used.
-const LIMITS: TraceLimits = TraceLimits {
-    goroutines: 10_000_000,
-    stack_bytes: 1 << 20,
-    frames: 4096,
-    places: 8192,
-    text_bytes: 4 << 20,
-};
-/// Different stacks in a grouped dump.
-const GROUPS: usize = 4096;
 /// Bytes written in one go.
-const OUT_BYTES: usize = 64 << 10;
+const OUT_BYTES: usize = 16 << 10;
+
+impl config::Dump {
+    fn limits(&self) -> TraceLimits {
+        let size = |number: u32| usize::try_from(number).unwrap_or(usize::MAX);
+        TraceLimits {
+            goroutines: self.max_goroutines.into(),
+            stack_bytes: size(self.max_stack_kib) << 10,
+            frames: size(self.max_frames),
+            places: size(self.max_places),
+            text_bytes: size(self.text_kib) << 10,
+        }
+    }
+
+    /// Bytes that a dump takes at most.
+    #[must_use]
+    pub fn bytes(&self) -> usize {
+        let limits = self.limits();
+        let symbols = Symbols::bytes(limits.places, limits.text_bytes);
+        let text = OUT_BYTES + dump::PAGE_BYTES + Blocks::BYTES;
+        text + Tracer::bytes(&limits) + symbols + Groups::bytes(self.max_stacks as usize)
+    }
+}
 
 /// Writes the goroutines of process `pid` to `out`; what could not be shown whole is told on standard error.
 ///
 /// # Errors
 /// When the process is no Go program we know, cannot be read, or ends meanwhile.
-pub fn dump(pid: u32, grouped: bool, out: impl Write) -> anyhow::Result<()> {
-    let Some(mut remote) = Remote::open(pid).with_context(|| format!("process {pid}"))? else {
-        bail!("process {pid} does not exist, or is no program");
+pub fn dump(pid: u32, grouped: bool, config: &config::Dump, out: impl Write) -> anyhow::Result<()> {
+    let (pid, limits) = (process(pid), config.limits());
+    let Some(mut remote) = Remote::open(pid).with_context(|| cannot_be_opened(pid))? else {
+        bail!("process {pid} {}", remote::absence(pid));
     };
     let entry = remote.entry;
-    let Process { memory, image } = remote.process();
+    let Process { memory, image, .. } = remote.process();
+    let image = &mut Blocks::new(image);
     let context = || format!("process {pid}");
     let mut runtime = Runtime::open(image, entry).with_context(context)?;
     runtime.confirm(memory).with_context(context)?;
     let mut symbols =
-        Symbols::new(&runtime, image, LIMITS.places, LIMITS.text_bytes).with_context(context)?;
+        Symbols::new(&runtime, image, limits.places, limits.text_bytes).with_context(context)?;
     let mut target = Target { runtime: &runtime, memory, image, symbols: &mut symbols };
-    let mut tracer = Tracer::new(LIMITS);
+    let mut tracer = Tracer::new(limits);
     let mut text = Text { out: BufWriter::with_capacity(OUT_BYTES, out), error: None };
     let result = if grouped {
-        dump::grouped(&mut tracer, &mut target, &mut Groups::new(GROUPS), &mut text)
+        dump::grouped(&mut tracer, &mut target, &mut Groups::new(config.max_stacks as usize), &mut text)
     } else {
         dump::plain(&mut tracer, &mut target, now_ns()?, &mut text)
     };
@@ -60,6 +76,19 @@ pub fn dump(pid: u32, grouped: bool, out: impl Write) -> anyhow::Result<()> {
             error.map_or(Ok(()), |error| Err(error.into()))
         }
     }
+}
+
+/// The process that is meant, when the number is that of a thread, as `top -H` shows them.
+fn process(pid: u32) -> u32 {
+    let process = remote::process_of(pid).unwrap_or(pid);
+    if process != pid {
+        eprintln!("goleakguard: {pid} is a thread of process {process}, whose goroutines these are");
+    }
+    process
+}
+
+fn cannot_be_opened(pid: u32) -> String {
+    format!("process {pid} cannot be opened (run as root or with CAP_SYS_PTRACE and CAP_DAC_READ_SEARCH)")
 }
 
 /// What a reader of the dump cannot see in it.

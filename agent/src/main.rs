@@ -5,7 +5,7 @@ use std::process::ExitCode;
 
 use anyhow::{Context, bail};
 use goleakguard::config::Config;
-use goleakguard::{doctor, dump, logger, service};
+use goleakguard::{doctor, dump, locks, logger, ps, service};
 use lexopt::prelude::*;
 
 const USAGE: &str = "\
@@ -15,9 +15,15 @@ usage:
   goleakguard run --config FILE      the service, until SIGTERM
   goleakguard check-config FILE      checks a board config and prints what it costs in memory
   goleakguard doctor                 what this system allows, and what is missing
+  goleakguard ps                     Go processes: version, goroutines, what the service does with them
+  goleakguard ps --json              the same for scripts
   goleakguard dump --pid N           the goroutines of a process with their stacks, as Go prints them
   goleakguard dump --pid N --grouped the same, equal stacks once, with their number
+  goleakguard locks --pid N          threads that wait for locks in C, who has these, and deadlocks
+  goleakguard locks --pid N --json   the same for scripts
   goleakguard --version
+
+ps, dump and locks take their settings from a board config, too: --config FILE
 ";
 
 /// What the command line asks for.
@@ -26,9 +32,19 @@ enum Command {
     Run(PathBuf),
     CheckConfig(PathBuf),
     Doctor,
+    Ps {
+        json: bool,
+        config: Option<PathBuf>,
+    },
     Dump {
         pid: u32,
         grouped: bool,
+        config: Option<PathBuf>,
+    },
+    Locks {
+        pid: u32,
+        json: bool,
+        config: Option<PathBuf>,
     },
     /// The doctor's own child, to be looked at.
     DoctorSleep,
@@ -56,12 +72,13 @@ fn main() -> ExitCode {
 fn parse(mut args: lexopt::Parser) -> anyhow::Result<Command> {
     let mut words: Vec<String> = Vec::new();
     let mut config = None;
-    let (mut pid, mut grouped) = (None, false);
+    let (mut pid, mut grouped, mut json) = (None, false, false);
     while let Some(arg) = args.next()? {
         match arg {
             Long("config") | Short('c') => config = Some(PathBuf::from(args.value()?)),
             Long("pid") | Short('p') => pid = Some(args.value()?.parse::<u32>()?),
             Long("grouped") => grouped = true,
+            Long("json") => json = true,
             Long("help") | Short('h') => return Ok(Command::Help),
             Long("version") | Short('V') => return Ok(Command::Version),
             Value(word) => words.push(word.string()?),
@@ -69,18 +86,27 @@ fn parse(mut args: lexopt::Parser) -> anyhow::Result<Command> {
         }
     }
     let words: Vec<&str> = words.iter().map(String::as_str).collect();
-    if words == ["dump"] && config.is_none() {
-        let Some(pid) = pid else { bail!("dump needs a process: goleakguard dump --pid N") };
-        return Ok(Command::Dump { pid, grouped });
+    if json && !matches!(words[..], ["ps" | "locks"]) {
+        bail!("--json belongs to ps and locks");
     }
-    if pid.is_some() || grouped {
-        bail!("--pid and --grouped belong to dump");
+    if grouped && words != ["dump"] {
+        bail!("--grouped belongs to dump");
+    }
+    if let ([what @ ("dump" | "locks")], None) = (words.as_slice(), pid) {
+        bail!("{what} needs a process: goleakguard {what} --pid N");
+    }
+    match (words.as_slice(), pid) {
+        (["dump"], Some(pid)) => return Ok(Command::Dump { pid, grouped, config }),
+        (["locks"], Some(pid)) => return Ok(Command::Locks { pid, json, config }),
+        (_, Some(_)) => bail!("--pid belongs to dump and locks"),
+        (_, None) => {}
     }
     match (words.as_slice(), config) {
         (["run"], Some(file)) => Ok(Command::Run(file)),
         (["run"], None) => bail!("run needs a board config: goleakguard run --config FILE"),
         (["check-config", file], None) => Ok(Command::CheckConfig(PathBuf::from(file))),
         (["check-config"], Some(file)) => Ok(Command::CheckConfig(file)),
+        (["ps"], config) => Ok(Command::Ps { json, config }),
         (["doctor"], None) => Ok(Command::Doctor),
         (["doctor-sleep"], None) => Ok(Command::DoctorSleep),
         ([], None) => bail!("what shall it do?"),
@@ -118,12 +144,25 @@ fn execute(command: Command) -> anyhow::Result<ExitCode> {
             logger::start(log::LevelFilter::Off);
             return Ok(if doctor::examine() { ExitCode::SUCCESS } else { ExitCode::FAILURE });
         }
-        Command::Dump { pid, grouped } => dump::dump(pid, grouped, std::io::stdout().lock())?,
+        Command::Ps { json, config } => {
+            ps::ps(&board(config)?.service.state, json, std::io::stdout().lock())?;
+        }
+        Command::Dump { pid, grouped, config } => {
+            dump::dump(pid, grouped, &board(config)?.dump, std::io::stdout().lock())?;
+        }
+        Command::Locks { pid, json, config } => {
+            locks::locks(pid, json, board(config)?.locks.limits(), std::io::stdout().lock())?;
+        }
         Command::DoctorSleep => doctor::sleep_until_eof(),
         Command::Help => print!("{USAGE}"),
         Command::Version => println!("goleakguard {}", env!("CARGO_PKG_VERSION")),
     }
     Ok(ExitCode::SUCCESS)
+}
+
+/// The settings of a board, or the built-in ones.
+fn board(file: Option<PathBuf>) -> anyhow::Result<Config> {
+    Ok(file.map_or_else(Config::builtin, |file| Config::load(&file))?)
 }
 
 #[cfg(test)]
@@ -140,16 +179,39 @@ mod tests {
         assert_eq!(parsed("run -c a.toml"), Ok(Command::Run("a.toml".into())));
         assert_eq!(parsed("check-config a.toml"), Ok(Command::CheckConfig("a.toml".into())));
         assert_eq!(parsed("doctor"), Ok(Command::Doctor));
-        assert_eq!(parsed("dump --pid 7"), Ok(Command::Dump { pid: 7, grouped: false }));
-        assert_eq!(parsed("dump -p 7 --grouped"), Ok(Command::Dump { pid: 7, grouped: true }));
-        for wrong in
-            ["dump", "dump --pid", "dump --pid x", "dump x --pid 7", "doctor --pid 7", "run --grouped"]
-        {
+        let dump = |grouped, config| Ok(Command::Dump { pid: 7, grouped, config });
+        assert_eq!(parsed("dump --pid 7"), dump(false, None));
+        assert_eq!(parsed("dump -p 7 --grouped -c a.toml"), dump(true, Some("a.toml".into())));
+        let locks = |json| Ok(Command::Locks { pid: 7, json, config: None });
+        assert_eq!(parsed("locks --pid 7"), locks(false));
+        assert_eq!(parsed("locks -p 7 --json"), locks(true));
+        assert_eq!(parsed("ps"), Ok(Command::Ps { json: false, config: None }));
+        assert_eq!(parsed("ps --json -c a"), Ok(Command::Ps { json: true, config: Some("a".into()) }));
+        for wrong in [
+            "dump",
+            "dump --pid",
+            "locks",
+            "locks --pid 7 --grouped",
+            "dump --pid 7 --json",
+            "ps --pid 7",
+            "dump --pid x",
+            "dump x --pid 7",
+            "doctor --pid 7",
+            "run --grouped",
+            "dump --pid 7 --json",
+        ] {
             assert!(parsed(wrong).is_err(), "{wrong}");
         }
-        for wrong in
-            ["", "run", "run x --config a", "fly", "run --confg a", "check-config", "doctor --config a"]
-        {
+        for wrong in [
+            "",
+            "run",
+            "run x --config a",
+            "fly",
+            "run --confg a",
+            "check-config",
+            "doctor --config a",
+            "ps --pid 7",
+        ] {
             assert!(parsed(wrong).is_err(), "{wrong}");
         }
     }

@@ -13,6 +13,8 @@ use nix::errno::Errno;
 use nix::sys::uio::{RemoteIoVec, process_vm_readv};
 use nix::unistd::Pid;
 
+use crate::threads::ProcThreads;
+
 /// The kernel takes so many stretches per call (`UIO_MAXIOV`, include/uapi/linux/uio.h).
 const IOV_MAX: usize = 1024;
 /// Stretches that a count may take: room for them is kept.
@@ -30,6 +32,7 @@ pub struct Remote {
     pub entry: Addr,
     memory: RemoteMemory,
     image: ImageFile,
+    threads: ProcThreads,
 }
 
 struct RemoteMemory {
@@ -39,10 +42,10 @@ struct RemoteMemory {
     iovecs: Vec<RemoteIoVec>,
 }
 
-struct ImageFile(File);
+pub(crate) struct ImageFile(pub(crate) File);
 
 impl Remote {
-    /// Opens a process; `None` for kernel threads, ended ones and those we may not look at.
+    /// Opens a process; `None` for kernel threads, ended ones and programs of 32 bits: [`absence`] says which.
     ///
     /// # Errors
     /// What the kernel said when the process exists but cannot be opened.
@@ -51,15 +54,9 @@ impl Remote {
         let opened = || -> io::Result<Option<Remote>> {
             // First of all: whatever is read while this lives belongs to one program.
             let file = File::open(format!("{dir}/mem"))?;
-            let path = match fs::read_link(format!("{dir}/exe")) {
-                // A replaced file is still the program that the rules name.
-                Ok(path) => path.to_string_lossy().trim_end_matches(" (deleted)").to_owned(),
-                // A kernel thread has no executable.
-                Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
-                Err(error) => return Err(error),
-            };
-            let exe = File::open(format!("{dir}/exe"))?;
-            let start = start_time(&fs::read_to_string(format!("{dir}/stat"))?);
+            // A kernel thread has no executable.
+            let Executable { path, image } = executable(pid)?;
+            let start = Stat::parse(&fs::read_to_string(format!("{dir}/stat"))?).map(|stat| stat.start);
             let Some((entry, start)) = entry_point(&fs::read(format!("{dir}/auxv"))?).zip(start) else {
                 return Ok(None);
             };
@@ -68,7 +65,8 @@ impl Remote {
             if memory.check(entry).is_err() {
                 return Ok(None);
             }
-            Ok(Some(Remote { id: TargetId { pid, start }, path, entry, memory, image: ImageFile(exe) }))
+            let (id, threads) = (TargetId { pid, start }, ProcThreads::new(pid));
+            Ok(Some(Remote { id, path, entry, memory, image, threads }))
         };
         match opened() {
             Err(error) if is_gone(&error) => Ok(None),
@@ -84,7 +82,7 @@ impl Remote {
 
     /// For the engine.
     pub fn process(&mut self) -> Process<'_> {
-        Process { memory: &mut self.memory, image: &mut self.image }
+        Process { memory: &mut self.memory, image: &mut self.image, threads: &mut self.threads }
     }
 
     /// Whether it still is the process and the program that was opened. Also asks for the file: a child that
@@ -106,6 +104,83 @@ impl Remote {
     }
 }
 
+/// The executable file of a process. It stays the one that runs, whatever becomes of its name.
+pub struct Executable {
+    /// Its path, as far as it has one here.
+    pub path: String,
+    image: ImageFile,
+}
+
+impl Executable {
+    /// For the engine.
+    pub fn image(&mut self) -> &mut dyn Image {
+        &mut self.image
+    }
+}
+
+/// The executable of a process, without its memory.
+///
+/// # Errors
+/// What the kernel said; [`is_gone`] tells ended processes and kernel threads, which have none.
+pub fn executable(pid: u32) -> io::Result<Executable> {
+    let exe = format!("/proc/{pid}/exe");
+    let path = fs::read_link(&exe)?.to_string_lossy().into_owned();
+    // A replaced file is still the program that the rules name (fs/d_path.c, `d_path`).
+    let path = path.strip_suffix(" (deleted)").map(str::to_owned).unwrap_or(path);
+    Ok(Executable { path, image: ImageFile(File::open(exe)?) })
+}
+
+/// Why there is no program to look at under this number, as the rest of a sentence that begins with the process.
+#[must_use]
+pub fn absence(pid: u32) -> &'static str {
+    let Some(stat) = stat(pid) else { return "does not exist" };
+    if matches!(stat.state, 'Z' | 'X') {
+        return "has ended, and its parent has not yet asked how (a zombie)";
+    }
+    let mut ident = [0u8; 5];
+    let read = executable(pid).map(|mut exe| exe.image().read_at(0, &mut ident));
+    match read {
+        Err(error) if is_gone(&error) => "is a kernel thread",
+        Ok(Ok(())) if ident == *b"\x7fELF\x01" => "is a 32-bit program: only 64-bit programs are read",
+        _ => "ended while it was looked at",
+    }
+}
+
+/// The process that has a thread of this number: itself for its first.
+#[must_use]
+pub fn process_of(tid: u32) -> Option<u32> {
+    let status = fs::read_to_string(format!("/proc/{tid}/status")).ok()?;
+    status.lines().find_map(|line| line.strip_prefix("Tgid:"))?.trim().parse().ok()
+}
+
+/// What the kernel says of a process in one line: `/proc/PID/stat`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Stat {
+    /// `Z` is a zombie.
+    pub state: char,
+    /// How many it has.
+    pub threads: u32,
+    /// Clock ticks after boot.
+    pub start: u64,
+}
+
+/// What the kernel says of this process; `None` when there is none.
+#[must_use]
+pub fn stat(pid: u32) -> Option<Stat> {
+    Stat::parse(&fs::read_to_string(format!("/proc/{pid}/stat")).ok()?)
+}
+
+impl Stat {
+    /// Fields 3, 20 and 22; the second one, the name, may hold anything but ends at the last `)`.
+    fn parse(line: &str) -> Option<Stat> {
+        let (_, rest) = line.rsplit_once(')')?;
+        let mut fields = rest.split_ascii_whitespace();
+        let state = fields.next()?.chars().next()?;
+        let threads = fields.nth(16)?.parse().ok()?;
+        Some(Stat { state, threads, start: fields.nth(1)?.parse().ok()? })
+    }
+}
+
 /// A process and the program it runs, without opening either.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Identity {
@@ -118,20 +193,16 @@ pub struct Identity {
 /// Who has this number now; `None` when nobody has.
 #[must_use]
 pub fn identify(pid: u32) -> Option<Identity> {
-    let start = start_time(&fs::read_to_string(format!("/proc/{pid}/stat")).ok()?)?;
+    let start = stat(pid)?.start;
     let exe = fs::metadata(format!("/proc/{pid}/exe"));
     let file = exe.map(|meta| (meta.dev(), meta.ino())).unwrap_or_default();
     Some(Identity { id: TargetId { pid, start }, file })
 }
 
-fn is_gone(error: &io::Error) -> bool {
+/// Whether an error says that the process is no longer there, or never had what was asked for.
+#[must_use]
+pub fn is_gone(error: &io::Error) -> bool {
     error.kind() == io::ErrorKind::NotFound || error.raw_os_error() == Some(Errno::ESRCH as i32)
-}
-
-/// Field 22 of `/proc/PID/stat`; the second one, the name, may hold anything but ends at the last `)`.
-fn start_time(stat: &str) -> Option<u64> {
-    let (_, rest) = stat.rsplit_once(')')?;
-    rest.split_ascii_whitespace().nth(19)?.parse().ok()
 }
 
 /// `AT_ENTRY` out of the auxiliary vector of a 64-bit process.
@@ -225,12 +296,15 @@ mod tests {
     use std::io::{Read, Write};
 
     #[test]
-    fn start_time_is_found_whatever_the_process_calls_itself() {
+    fn a_process_is_described_whatever_it_calls_itself() {
         let rest = "S 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 17 18 4711 20";
         for name in ["sh", "a b", "x) S 9 9", ""] {
-            assert_eq!(start_time(&format!("12 ({name}) {rest}")), Some(4711), "{name}");
+            let stat = Stat::parse(&format!("12 ({name}) {rest}"));
+            assert_eq!(stat, Some(Stat { state: 'S', threads: 17, start: 4711 }), "{name}");
         }
-        assert_eq!(start_time("12 (sh"), None);
+        for odd in ["12 (sh", "12 (sh) S", "12 (sh) S 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 x 18 4711"] {
+            assert_eq!(Stat::parse(odd), None);
+        }
     }
 
     #[test]

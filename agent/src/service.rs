@@ -14,6 +14,7 @@ use std::time::Duration;
 use glg_engine::detector::{GrowthConfig, GrowthRule};
 use glg_engine::engine::Engine;
 use glg_engine::governor::HitCost;
+use glg_engine::locks::watching::LockConfig;
 use glg_engine::step::{AttributeConfig, Effect, Effects, EngineConfig, Input, Severity, TargetId};
 use glg_proto::topics::Topic;
 use glg_proto::wire::{Body, Envelope, Losses, MESSAGE_MAX, Online, encode, head};
@@ -28,6 +29,7 @@ use crate::clock;
 use crate::config::{Config, Trend};
 use crate::link::{Link, LinkEvent, Message};
 use crate::remote::Remote;
+use crate::state::State;
 use figures::Figures;
 use probing::Probing;
 use refused::Refused;
@@ -58,6 +60,8 @@ struct Service {
     /// Whether the log has said that a process could not be opened.
     said_denied: bool,
     figures: Figures,
+    /// What others may know.
+    state: State,
 }
 
 /// Runs until SIGTERM or SIGINT.
@@ -86,11 +90,15 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
         refused: Refused::new(),
         said_denied: false,
         figures: Figures::new(),
+        state: State::new(&config.service.state, config.watch.max_targets as usize),
         config,
     };
     service.scan();
+    service.state.publish(service.engine.targets());
     info!("ready: watching {} targets", service.engine.figures().targets);
-    service.turn(&mut from_link).await?;
+    let turned = service.turn(&mut from_link).await;
+    service.state.remove();
+    turned?;
     info!("stopping");
     service.say_offline();
     let Service { mut engine, to_link, .. } = service;
@@ -150,6 +158,7 @@ impl Service {
                 }
             }
             self.send();
+            self.state.publish(self.engine.targets());
         }
     }
 
@@ -342,6 +351,13 @@ fn engine_config(config: &Config, cost: Option<HitCost>) -> EngineConfig {
             millis: u64::from(attribute.seconds) * 1000,
             budget_percent: attribute.budget_percent,
             cost,
+        }),
+        locks: config.locks.enabled.then(|| LockConfig {
+            limits: config.locks.limits(),
+            deadlock_ms: u64::from(config.locks.deadlock_s) * 1000,
+            wait_ms: u64::from(config.locks.wait_s) * 1000,
+            remind_ms: u64::from(config.growth.remind_s) * 1000,
+            threads: rule(config.locks.threads),
         }),
         outbox: config.outbox.alerts as usize,
     }

@@ -2,25 +2,24 @@
 //! goroutine and line by line, for every supported Go release. Needs root, and the programs of
 //! `cargo xtask test`.
 //!
-//! Differences that are allowed, and no others: arguments (`(...)` here, their words there), minutes, and the
-//! goroutine that answers: it runs while it prints, and waits for its input when we look; its frames from
-//! `oracle.Serve` outwards are compared by function.
+//! Differences that are allowed, and no others: minutes, and the goroutine that answers: it runs while it prints,
+//! and waits for its input when we look; its frames from `oracle.Serve` outwards are compared by function.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test fails by panicking")]
 
 mod common;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::process::Command;
 
 use common::sites::text;
-use common::{GO, Program, for_every_release, program};
+use common::{GO, Program, agent, eventually, for_every_release, program};
 
 /// The goroutine that answers.
 const ASKED: u64 = 1;
 
 /// What `goleakguard dump` prints.
 fn dump(pid: u32, arguments: &[&str]) -> String {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_goleakguard"));
+    let mut command = Command::new(agent());
     let output = command.args(["dump", "--pid", &pid.to_string()]).args(arguments).output().unwrap();
     let errors = String::from_utf8(output.stderr).unwrap();
     assert!(output.status.success() && errors.is_empty(), "{}: {errors}", output.status);
@@ -45,14 +44,7 @@ fn comparable(line: &str) -> String {
         let line = parts.collect::<Vec<_>>().join(", ");
         return if line.ends_with("]:") { line } else { line + "]:" };
     }
-    if line.starts_with('\t') || line.starts_with("created by ") || !line.ends_with(')') {
-        return line.to_owned();
-    }
-    // The arguments begin at the last parenthesis that is none of a receiver, as in `main.(*T[...]).m(0x1, {…})`.
-    let after = line.rfind('.').filter(|_| line.ends_with("(...)"));
-    let from = after.map_or(0, |_| line.len() - "(...)".len());
-    let open = if from > 0 { from } else { arguments_at(line) };
-    format!("{}(...)", &line[..open])
+    line.to_owned()
 }
 
 /// Where the arguments begin: the parenthesis that the last one closes.
@@ -74,7 +66,8 @@ fn arguments_at(line: &str) -> usize {
 /// Functions of the answering goroutine that are the same whatever it does.
 fn outer_functions(lines: &[String]) -> Vec<String> {
     let functions = lines.iter().skip(1).filter(|line| !line.starts_with('\t'));
-    let outer: Vec<String> = functions.skip_while(|line| !line.contains("oracle.Serve(")).cloned().collect();
+    let outer = functions.skip_while(|line| !line.contains("oracle.Serve("));
+    let outer: Vec<String> = outer.map(|line| line[..arguments_at(line)].to_owned()).collect();
     assert!(!outer.is_empty(), "{lines:?}");
     outer
 }
@@ -83,23 +76,29 @@ fn compare(what: &str, inside: &str, outside: &str) -> usize {
     let (mut inside, mut outside) = (goroutines(inside), goroutines(outside));
     let asked = [&mut inside, &mut outside].map(|all| outer_functions(&all.remove(&ASKED).unwrap()));
     assert_eq!(asked[0], asked[1], "{what}: the goroutine that answers");
+    same_goroutines(what, &inside, &outside);
+    inside.len() + 1
+}
+
+fn same_goroutines(what: &str, inside: &BTreeMap<u64, Vec<String>>, outside: &BTreeMap<u64, Vec<String>>) {
     let numbers = |all: &BTreeMap<u64, Vec<String>>| all.keys().copied().collect::<Vec<_>>();
-    assert_eq!(numbers(&inside), numbers(&outside), "{what}: goroutines");
-    for (number, lines) in &inside {
+    assert_eq!(numbers(inside), numbers(outside), "{what}: goroutines");
+    for (number, lines) in inside {
         assert_eq!(
             lines.join("\n"),
             outside[number].join("\n"),
             "{what}: goroutine {number}, Go left, we right"
         );
     }
-    inside.len() + 1
 }
 
 /// Stacks of a profile without the answering goroutine, columns no longer aligned.
 fn stacks(profile: &str) -> BTreeMap<String, u64> {
     let mut all = BTreeMap::new();
     let blocks = profile.trim_end().split_once('\n').unwrap().1.split("\n\n");
-    for block in blocks.filter(|block| !block.contains("oracle.Serve+")) {
+    let answers =
+        |block: &str| block.contains("oracle.Serve") || block.contains("running: stack unavailable");
+    for block in blocks.filter(|block| !answers(block)) {
         let (count, stack) = block.split_once(" @").unwrap_or_else(|| panic!("no stack: {block}"));
         let mut stack = stack.to_owned();
         while stack.contains("\t\t") {
@@ -110,27 +109,61 @@ fn stacks(profile: &str) -> BTreeMap<String, u64> {
     all
 }
 
+fn same_stacks(what: &str, inside: &str, outside: &str) {
+    assert_eq!(inside.lines().next(), outside.lines().next(), "{what}");
+    assert_eq!(stacks(inside), stacks(outside), "{what}: Go left, we right");
+}
+
 fn compare_program(release: &str, name: &str, least: usize) {
     let mut program = Program::start(&program(release, name), &[]);
     let said = program.ask("stacks");
     let what = format!("Go {release}, {name}");
     let compared = compare(&what, &text(&said["plain"]), &dump(program.pid(), &[]));
     assert!(compared >= least, "{what}: {compared} goroutines");
-    let (inside, outside) = (text(&said["grouped"]), dump(program.pid(), &["--grouped"]));
-    assert_eq!(inside.lines().next(), outside.lines().next(), "{what}");
-    assert_eq!(stacks(&inside), stacks(&outside), "{what}: Go left, we right");
+    same_stacks(&what, &text(&said["grouped"]), &dump(program.pid(), &["--grouped"]));
     println!("{what}: {compared} goroutines equal");
 }
 
 #[test]
 fn every_kind_of_wait_is_printed_as_go_does() {
-    for_every_release(|release| compare_program(release, "kinds", 191));
+    for_every_release(|release| compare_program(release, "kinds", 194));
 }
 
-/// Generics, wrappers, recursion beyond what is printed, panics, inlining, timers.
+/// Generics, wrappers, recursion beyond what is printed, panics, inlining, timers, arguments.
 #[test]
 fn every_shape_of_stack_is_printed_as_go_does() {
-    for_every_release(|release| compare_program(release, "stacks", 22));
+    for_every_release(|release| compare_program(release, "stacks", 31));
+}
+
+/// Goroutines that were stopped in the middle of their work, by the scheduler and of their own will.
+#[test]
+fn wherever_a_goroutine_is_stopped() {
+    for_every_release(|release| {
+        let mut program = Program::start(&program(release, "stacks"), &["held"]);
+        let (what, mut places) = (format!("Go {release}, held"), BTreeSet::new());
+        for _ in 0..10 {
+            let (inside, outside) = while_held(&mut program, "plain", &[]);
+            let (mut inside, mut outside) = (goroutines(&inside), goroutines(&outside));
+            assert!(inside.remove(&ASKED).is_some() && outside.remove(&ASKED).is_some(), "{what}");
+            same_goroutines(&what, &inside, &outside);
+            assert!(inside.len() == 3 && inside.values().all(|lines| lines[0].ends_with("[runnable]:")));
+            places.extend(inside.into_values().map(|lines| lines[2].clone()));
+            let (inside, outside) = while_held(&mut program, "grouped", &["--grouped"]);
+            same_stacks(&what, &inside, &outside);
+        }
+        println!("{what}: goroutines equal in {} places where they were stopped", places.len());
+    });
+}
+
+/// What the program says of its stacks and what we see of them, while it holds its goroutines still: it does that
+/// as long as it waits for its input, and says whether they were, because their work did not go on.
+fn while_held(program: &mut Program, question: &str, arguments: &[&str]) -> (String, String) {
+    eventually("goroutines that are held", || {
+        let said = program.ask(question);
+        let outside = dump(program.pid(), arguments);
+        let turns = program.ask("turns");
+        (turns[0] == said["turns"] && turns[1] == said["turns"]).then(|| (text(&said["text"]), outside))
+    })
 }
 
 /// Moved programs, stripped ones, such with C in them.
@@ -140,7 +173,8 @@ fn however_a_program_is_linked() {
         for variant in
             ["stripped", "pie", "pie-stripped", "cgo", "cgo-stripped", "cgo-pie", "cgo-pie-stripped"]
         {
-            compare_program(release, &format!("kinds-{variant}"), 191);
+            let least = if variant.starts_with("cgo") { 203 } else { 194 };
+            compare_program(release, &format!("kinds-{variant}"), least);
         }
     });
 }
@@ -151,10 +185,8 @@ fn a_restless_program_gives_no_nonsense() {
     for_every_release(|release| {
         let program = Program::start(&program(release, "spawn"), &["-quiet", "-batch", "1000"]);
         for _ in 0..20 {
-            let output = Command::new(env!("CARGO_BIN_EXE_goleakguard"))
-                .args(["dump", "--pid", &program.pid().to_string()])
-                .output()
-                .unwrap();
+            let output =
+                Command::new(agent()).args(["dump", "--pid", &program.pid().to_string()]).output().unwrap();
             assert!(output.status.success());
             let remarks = String::from_utf8_lossy(&output.stderr);
             assert!(!remarks.contains("to their end"), "Go {release}: {remarks}");
@@ -170,8 +202,7 @@ fn a_restless_program_gives_no_nonsense() {
 fn what_is_no_go_program_is_refused() {
     let pid = std::process::id().to_string();
     for (pid, why) in [(pid.as_str(), "not a Go program"), ("4194305", "does not exist")] {
-        let output =
-            Command::new(env!("CARGO_BIN_EXE_goleakguard")).args(["dump", "--pid", pid]).output().unwrap();
+        let output = Command::new(agent()).args(["dump", "--pid", pid]).output().unwrap();
         let errors = String::from_utf8(output.stderr).unwrap();
         assert!(!output.status.success() && errors.contains(why), "{errors}");
         assert!(output.stdout.is_empty());
@@ -182,12 +213,9 @@ fn what_is_no_go_program_is_refused() {
 #[test]
 fn a_closed_pipe_is_no_error() {
     let program = Program::start(&program(GO, "park"), &["20000"]);
-    let shell = format!(
-        "{} dump --pid {} | head -1; exit ${{PIPESTATUS[0]}}",
-        env!("CARGO_BIN_EXE_goleakguard"),
-        program.pid()
-    );
-    let output = Command::new("bash").args(["-c", &shell]).output().unwrap();
-    assert_eq!(String::from_utf8_lossy(&output.stderr), "");
-    assert!(output.status.success() && output.stdout.starts_with(b"goroutine 1 ["), "{output:?}");
+    let dump = format!("{} dump --pid {}", agent().display(), program.pid());
+    let shell = format!("{{ {dump}; echo ended with $? >&2; }} | head -n 1");
+    let output = Command::new("sh").args(["-c", &shell]).output().unwrap();
+    assert_eq!(String::from_utf8_lossy(&output.stderr), "ended with 0\n");
+    assert!(output.stdout.starts_with(b"goroutine 1 ["), "{output:?}");
 }

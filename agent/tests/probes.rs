@@ -6,15 +6,18 @@
     reason = "helpers of tests fail like tests"
 )]
 
+mod common;
+
 use std::{
     collections::BTreeMap,
-    env, fs,
+    fs,
     io::{BufRead, BufReader, Write},
     os::unix::fs::FileExt,
     path::{Path, PathBuf},
     process::{Child, ChildStdin, ChildStdout, Command, Stdio},
 };
 
+use common::{GO, releases};
 use glg_engine::{
     layout::{self, Arch},
     probe_point::{self, CODE_BYTES, HitClass, Probed},
@@ -26,8 +29,6 @@ use object::{Object, ObjectSegment, ObjectSymbol};
 const LIMITS: ProbeLimits = ProbeLimits { sites: 256, targets: 2, event_bytes: 64 * 1024 };
 const SHORT: u64 = 12_000;
 const LONG: u64 = 3_000;
-/// The release used where one is enough.
-const GO: &str = "1.24.11";
 
 fn load() -> Probes {
     Probes::load(&LIMITS).unwrap_or_else(|error| panic!("these tests load real eBPF programs: {error}"))
@@ -43,11 +44,8 @@ struct Program {
 
 impl Program {
     fn start(release: &str) -> Self {
-        let path = programs().join(release).join(GOARCH).join("sites");
-        let mut child =
-            Command::new(&path).stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap_or_else(|e| {
-                panic!("{}: {e}: run `cargo xtask test`, which builds it", path.display())
-            });
+        let path = common::program(release, "sites");
+        let mut child = Command::new(&path).stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
         let (stdin, stdout) = (child.stdin.take().unwrap(), BufReader::new(child.stdout.take().unwrap()));
         let binary = Binary::read(&path, release);
         let mut program = Self { child, stdin, stdout, binary };
@@ -102,18 +100,6 @@ impl Drop for Program {
 const GOARCH: &str = "amd64";
 #[cfg(target_arch = "aarch64")]
 const GOARCH: &str = "arm64";
-
-fn programs() -> PathBuf {
-    env::var_os("GLG_GO_PROGRAMS")
-        .map_or_else(|| Path::new(env!("CARGO_MANIFEST_DIR")).join("../target/go-programs"), PathBuf::from)
-}
-
-fn releases() -> Vec<String> {
-    let list = Path::new(env!("CARGO_MANIFEST_DIR")).join("../go-programs/go-versions.txt");
-    let list = fs::read_to_string(list).unwrap();
-    let lines = list.lines().filter(|line| !line.starts_with('#'));
-    lines.filter_map(|line| line.split_whitespace().next()).map(str::to_owned).collect()
-}
 
 #[derive(Clone, Copy)]
 struct Place {

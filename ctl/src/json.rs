@@ -1,6 +1,7 @@
 //! A message as one JSON object. The keys are relied upon by scripts: they are only ever added to.
 
-use glg_proto::wire::{Body, ClockQuality, Grade, Leak, Site};
+use glg_proto::locks::{Deadlock, LockOwner, LockWait, Stuck, StuckThreads};
+use glg_proto::wire::{Body, ClockQuality, Grade, Leak, Site, Target};
 use serde_json::{Map, Value, json};
 
 use crate::message::Message;
@@ -13,6 +14,9 @@ pub(crate) fn object(message: &Message) -> Value {
         Body::Online(_) => "online",
         Body::Offline | Body::Vanished => "offline",
         Body::Leak(_) => "leak",
+        Body::Deadlock(_) => "deadlock",
+        Body::LockWait(_) => "lock_wait",
+        Body::StuckThreads(_) => "stuck_threads",
     };
     let losses = &envelope.losses;
     let mut object = fields(json!({
@@ -35,6 +39,9 @@ pub(crate) fn object(message: &Message) -> Value {
         Body::Offline => fields(json!({"goodbye": true})),
         Body::Vanished => fields(json!({"goodbye": false})),
         Body::Leak(leak) => fields(leak_fields(leak)),
+        Body::Deadlock(deadlock) => fields(deadlock_fields(deadlock)),
+        Body::LockWait(wait) => fields(wait_fields(wait)),
+        Body::StuckThreads(threads) => fields(threads_fields(threads)),
     });
     object.extend(fields(json!({
         "payload_bytes": message.payload_bytes,
@@ -52,14 +59,68 @@ fn fields(value: Value) -> Map<String, Value> {
 }
 
 fn leak_fields(leak: &Leak) -> Value {
-    let (minor, patch) = leak.target.go;
     json!({
-        "target": {"name": leak.target.name.as_str(), "pid": leak.target.pid, "go": format!("1.{minor}.{patch}")},
+        "target": target(&leak.target),
         "grade": grade(leak.grade),
         "goroutines": leak.goroutines,
         "baseline": leak.baseline,
         "window_s": leak.window_s,
         "sites": leak.sites.iter().map(site).collect::<Vec<Value>>(),
+    })
+}
+
+fn target(target: &Target) -> Value {
+    let (minor, patch) = target.go;
+    json!({"name": target.name.as_str(), "pid": target.pid, "go": format!("1.{minor}.{patch}")})
+}
+
+fn deadlock_fields(deadlock: &Deadlock) -> Value {
+    json!({
+        "target": target(&deadlock.target),
+        "age_s": deadlock.age_s,
+        "inferred": deadlock.inferred,
+        "total": deadlock.total,
+        "members": deadlock.members.iter().map(stuck).collect::<Vec<Value>>(),
+    })
+}
+
+fn wait_fields(wait: &LockWait) -> Value {
+    let (owner, exited) = match wait.owner {
+        LockOwner::Unknown => (None, false),
+        LockOwner::Thread(tid) => (Some(tid), false),
+        LockOwner::Exited(tid) => (Some(tid), true),
+    };
+    json!({
+        "target": target(&wait.target),
+        "waited_s": wait.waited_s,
+        "waiters": wait.waiters,
+        "owner_tid": owner,
+        "owner_exited": exited,
+        "waiter": stuck(&wait.waiter),
+    })
+}
+
+fn threads_fields(threads: &StuckThreads) -> Value {
+    json!({
+        "target": target(&threads.target),
+        "threads": threads.threads,
+        "away": threads.away,
+        "baseline": threads.baseline,
+        "window_s": threads.window_s,
+        "pinned": threads.pinned,
+        "foreign": threads.foreign,
+    })
+}
+
+fn stuck(stuck: &Stuck) -> Value {
+    json!({
+        "tid": (stuck.tid != 0).then_some(stuck.tid),
+        "goid": (stuck.goid != 0).then_some(stuck.goid),
+        "kind": stuck.kind.as_str(),
+        "lock": (stuck.lock != 0).then(|| format!("{:#x}", stuck.lock)),
+        "c_function": stuck.c_function.as_str(),
+        "go_function": stuck.go_function.as_str(),
+        "line": stuck.line,
     })
 }
 

@@ -1,8 +1,10 @@
 //! A message as text, for the person in the workshop at night.
 
+mod locks;
+
 use std::fmt::{self, Write};
 
-use glg_proto::wire::{Attributed, Body, ClockQuality, Envelope, Grade, Leak, Losses, Site};
+use glg_proto::wire::{Attributed, Body, ClockQuality, Envelope, Grade, Leak, Losses, Site, Target};
 
 use crate::message::Message;
 use crate::text::{Escaped, hex, span, utc};
@@ -37,38 +39,52 @@ pub(crate) fn text(message: &Message) -> Result<String, fmt::Error> {
             when(envelope),
             retained(message)
         )?,
-        Body::Leak(leak) => {
-            write_leak(&mut out, leak, envelope)?;
-            let boot_s = envelope.at.mono_ms / 1000;
-            let size = message.bytes.map_or(String::new(), |bytes| format!(", {bytes} B on the wire"));
-            let boot = hex(&envelope.boot, 8);
-            writeln!(
-                out,
-                "  said      {}, {} after boot {boot}, message {}{size}{}",
-                when(envelope),
-                span(boot_s),
-                envelope.seq,
-                retained(message)
-            )?;
-            if !envelope.losses.is_none() {
-                writeln!(out, "{}", losses(&envelope.losses, "  "))?;
-            }
-        }
+        Body::Leak(leak) => write_leak(&mut out, leak, envelope)?,
+        Body::Deadlock(deadlock) => locks::write_deadlock(&mut out, deadlock, envelope)?,
+        Body::LockWait(wait) => locks::write_wait(&mut out, wait, envelope)?,
+        Body::StuckThreads(threads) => locks::write_threads(&mut out, threads, envelope)?,
+    }
+    if !matches!(envelope.body, Body::Online(_) | Body::Offline | Body::Vanished) {
+        write_said(&mut out, message)?;
     }
     Ok(out)
 }
 
-fn write_leak(out: &mut String, leak: &Leak, envelope: &Envelope) -> fmt::Result {
-    let target = &leak.target;
+/// When and as which message an alert was said, and what was lost before.
+fn write_said(out: &mut String, message: &Message) -> fmt::Result {
+    let envelope = &message.envelope;
+    let boot_s = envelope.at.mono_ms / 1000;
+    let size = message.bytes.map_or(String::new(), |bytes| format!(", {bytes} B on the wire"));
+    let boot = hex(&envelope.boot, 8);
     writeln!(
         out,
-        "LEAK in {} on {} (pid {}, Go 1.{}.{})",
+        "  said      {}, {} after boot {boot}, message {}{size}{}",
+        when(envelope),
+        span(boot_s),
+        envelope.seq,
+        retained(message)
+    )?;
+    if !envelope.losses.is_none() {
+        writeln!(out, "{}", losses(&envelope.losses, "  "))?;
+    }
+    Ok(())
+}
+
+/// `LEAK in ota-gateway on van-7 (pid 1412, Go 1.24.11)`.
+fn headline(out: &mut String, what: &str, target: &Target, envelope: &Envelope) -> fmt::Result {
+    writeln!(
+        out,
+        "{what} in {} on {} (pid {}, Go 1.{}.{})",
         Escaped(&target.name),
         Escaped(&envelope.device),
         target.pid,
         target.go.0,
         target.go.1
-    )?;
+    )
+}
+
+fn write_leak(out: &mut String, leak: &Leak, envelope: &Envelope) -> fmt::Result {
+    headline(out, "LEAK", &leak.target, envelope)?;
     let rise = i64::from(leak.goroutines) - i64::from(leak.baseline);
     writeln!(
         out,

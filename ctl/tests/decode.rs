@@ -3,7 +3,8 @@
 mod common;
 
 use common::{envelope, leak, online, payload, run};
-use glg_proto::wire::{Body, ClockQuality, Grade, Losses, head};
+use glg_proto::locks::{Deadlock, LockKind, LockOwner, LockWait, Stuck, StuckThreads};
+use glg_proto::wire::{Body, ClockQuality, Grade, Losses, Target, head};
 
 fn text(envelope: &glg_proto::wire::Envelope) -> String {
     let (success, out, err) = run(&["decode", "-"], &payload(envelope));
@@ -88,4 +89,82 @@ fn what_is_no_message_is_said() {
     }
     let (success, _, err) = run(&["decode", "/nowhere"], b"");
     assert_eq!((success, err.as_str()), (false, "glg: /nowhere: No such file or directory (os error 2)\n"));
+}
+
+fn stuck(tid: u32, goid: u64, kind: LockKind, lock: u64) -> Stuck {
+    let in_c = kind != LockKind::Go;
+    Stuck {
+        tid,
+        goid,
+        kind,
+        lock,
+        c_function: if in_c { head("hold_and_call") } else { head("") },
+        go_function: head("main.work"),
+        line: 31,
+    }
+}
+
+#[test]
+fn a_deadlock_as_text_and_json() {
+    let members = [stuck(1418, 34, LockKind::Mutex, 0x4c_4d20), stuck(0, 35, LockKind::Go, 0xc000_1000)];
+    let deadlock = Deadlock {
+        target: Target { name: head("gateway"), pid: 1412, go: (24, 11) },
+        age_s: 45,
+        inferred: true,
+        total: 3,
+        members: members.into_iter().collect(),
+    };
+    let message = envelope(Body::Deadlock(deadlock));
+    let wanted = "\
+DEADLOCK in gateway on van-7 (pid 1412, Go 1.24.11)
+  verdict   3 wait for each other and will never go on, as far as can be concluded from what goroutines refer to
+  since     45 s at least
+  waits     thread 1418 for a mutex at 0x4c4d20
+            in C in hold_and_call
+            goroutine 34, in Go in main.work line 31
+  waits     goroutine 35 for Go: a channel or a lock at 0xc0001000
+            goroutine 35, in Go in main.work line 31
+            and 1 more: see goleakguard locks --pid 1412
+  said      2026-11-22 00:45:15 UTC, 1 min 30 s after boot 0102030405060708, message 300
+  LOST before this message: 2 samples
+";
+    assert_eq!(text(&message), wanted);
+    let (success, out, _) = run(&["decode", "--json", "-"], &payload(&message));
+    let object: serde_json::Value = serde_json::from_str(&out).unwrap();
+    assert!(success);
+    assert_eq!(object["kind"], "deadlock");
+    assert_eq!(object["members"][0]["lock"], "0x4c4d20");
+    assert_eq!(object["members"][1]["tid"], serde_json::Value::Null);
+}
+
+#[test]
+fn waits_and_stuck_threads_as_text() {
+    let target = Target { name: head("gateway"), pid: 1412, go: (24, 11) };
+    let wait = |owner| {
+        let waiter = stuck(1418, 0, LockKind::RwLock, 0);
+        let waiter = Stuck { go_function: head(""), ..waiter };
+        envelope(Body::LockWait(LockWait {
+            target: target.clone(),
+            waited_s: 300,
+            waiters: 7,
+            owner,
+            waiter,
+        }))
+    };
+    for (owner, words) in [
+        (LockOwner::Unknown, "unknown: the lock does not say"),
+        (LockOwner::Thread(9), "thread 9, which is in no deadlock we know of"),
+        (LockOwner::Exited(9), "thread 9, which has ENDED: nobody will ever release it"),
+    ] {
+        let said = text(&wait(owner));
+        let wanted = format!(
+            "LOCK WAIT in gateway on van-7 (pid 1412, Go 1.24.11)\n  since     5 min at least, 7 threads in all\n  \
+             waits     thread 1418 for a rwlock\n            in C in hold_and_call\n  held by   {words}\n"
+        );
+        assert!(said.starts_with(&wanted), "{said}");
+    }
+    let (threads, away, baseline, window_s, pinned, foreign) = (300, 250, 9, 1800, 4, 1);
+    let body = StuckThreads { target, threads, away, baseline, window_s, pinned, foreign };
+    let said = text(&envelope(Body::StuckThreads(body)));
+    assert!(said.contains("250 threads in C or in system calls, 9 30 min ago; 300 threads in all"), "{said}");
 }

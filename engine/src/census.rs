@@ -93,7 +93,7 @@ impl Census {
         })?;
         for slot in &mut self.slots {
             // A start function outside of Go's table is none of the runtime's: keep it.
-            if slot.is_some_and(|site| runtime.is_system(image, site.startpc).unwrap_or(false)) {
+            if slot.is_some_and(|s| runtime.is_system(image, s.startpc, s.key.wait).unwrap_or(false)) {
                 *slot = None;
             }
         }

@@ -16,7 +16,8 @@ use heapless::Vec;
 
 use crate::history::{Closed, History, Ring, Sample};
 
-const BUCKETS: usize = 8;
+/// Parts that a window is cut into.
+pub(crate) const BUCKETS: usize = 8;
 const PAIRS: usize = BUCKETS * (BUCKETS - 1) / 2;
 /// Concordant less discordant pairs of 28: 24 is tau = 0.857, p < 0.001 for independent values.
 const MIN_CONCORDANCE: i32 = 24;
@@ -84,12 +85,7 @@ fn growth_in(ring: &Ring, coarser: &[&Ring], rule: GrowthRule) -> Option<Growth>
     let start = newest.checked_sub(rule.window_s)?;
     let buckets = bucket_minima(ring, start, rule.window_s)?;
     let [first, .., before_last, last] = buckets;
-    if concordance(&buckets) < MIN_CONCORDANCE {
-        return None;
-    }
-    let rise = theil_sen_rise(&buckets)?;
-    let ratio = i64::from(rule.min_ratio_percent) * i64::from(first) / 100;
-    if rise < i64::from(rule.min_rise).max(ratio).max(1) || !rises_in_both_halves(&buckets) {
+    if !rises(&buckets, rule) {
         return None;
     }
     let bucket_s = (rule.window_s / BUCKETS as u32).max(1);
@@ -98,6 +94,16 @@ fn growth_in(ring: &Ring, coarser: &[&Ring], rule: GrowthRule) -> Option<Growth>
         return None;
     }
     Some(Growth { baseline: first, level: last, window_s: rule.window_s, confirm_s: 0 })
+}
+
+/// Whether the smallest values of the eighths of a window show a rise: all but the new high.
+pub(crate) fn rises(buckets: &[u32; BUCKETS], rule: GrowthRule) -> bool {
+    let [first, ..] = *buckets;
+    let ratio = i64::from(rule.min_ratio_percent) * i64::from(first) / 100;
+    let least = i64::from(rule.min_rise).max(ratio).max(1);
+    concordance(buckets) >= MIN_CONCORDANCE
+        && theil_sen_rise(buckets).is_some_and(|rise| rise >= least)
+        && rises_in_both_halves(buckets)
 }
 
 /// The smallest count of each eighth of the window; `None` unless every one has a sample.
@@ -176,7 +182,7 @@ fn earlier_high(ring: &Ring, coarser: &[&Ring], before: u32, bucket_s: u32) -> u
 )]
 mod tests {
     use super::*;
-    use crate::history::{HistoryConfig, Resolution};
+    use crate::history::{HistoryConfig, Resolution, Waits};
 
     const RULES: GrowthConfig = GrowthConfig {
         fast: GrowthRule { window_s: 24, min_rise: 200, min_ratio_percent: 100 },
@@ -197,7 +203,7 @@ mod tests {
         let config = HistoryConfig { fine: ring(1, 300), middle: ring(60, 240), coarse: ring(900, 672) };
         let mut history = History::new(&config);
         (0..seconds).find_map(|s| {
-            let closed = history.add(s, count(s));
+            let closed = history.add(s, count(s), Waits::default());
             growth(&history, closed, &RULES).map(|g| (s, g))
         })
     }
@@ -258,7 +264,7 @@ mod tests {
         let config = HistoryConfig { fine: ring(1, 300), middle: ring(60, 240), coarse: ring(900, 672) };
         let mut history = History::new(&config);
         for s in 0..5 * 86_400 {
-            let closed = history.add(s, daily(s));
+            let closed = history.add(s, daily(s), Waits::default());
             assert!(s < 86_400 || growth(&history, closed, &RULES).is_none(), "daily swing at {s}");
         }
     }
@@ -272,7 +278,8 @@ mod tests {
             let config = HistoryConfig { fine: ring(1, 300), middle: ring(60, 240), coarse: ring(900, 672) };
             let mut history = History::new(&config);
             let suspicions = (0..400_000u32).filter(|s| {
-                let closed = history.add(*s, 40 + noise(s + seed * 1_000_003, 360 + seed * 200));
+                let count = 40 + noise(s + seed * 1_000_003, 360 + seed * 200);
+                let closed = history.add(*s, count, Waits::default());
                 growth(&history, closed, &RULES).is_some()
             });
             let suspicions = suspicions.count();
@@ -290,7 +297,7 @@ mod tests {
             coarse: ring(900, 672),
         });
         for s in (0..10).chain(20..32) {
-            let closed = history.add(s, s * 100);
+            let closed = history.add(s, s * 100, Waits::default());
             assert_eq!(growth(&history, closed, &RULES), None, "at {s}");
         }
     }

@@ -1,8 +1,8 @@
 //! Goroutines as Go prints them: `GET /debug/pprof/goroutine?debug=2` (`runtime/traceback.go`) and, grouped
 //! by equal stacks, `?debug=1` (`runtime/pprof/pprof.go`).
 //!
-//! What differs, because it cannot be seen from outside or would have to be guessed: arguments are `...`;
-//! a goroutine that runs has no stack; labels and synctest bubbles are not shown.
+//! What differs, because it cannot be seen from outside or would have to be guessed: a goroutine that runs has
+//! no stack; labels and synctest bubbles are not shown.
 
 use alloc::boxed::Box;
 use alloc::vec::Vec;
@@ -10,9 +10,10 @@ use core::fmt::{self, Write};
 
 use crate::layout::{Layout, Status};
 use crate::memory::{Addr, Error};
+use crate::page::Page;
 use crate::pclntab::printed_name;
-use crate::stack::{End, Physical};
-use crate::symbols::Show;
+use crate::stack::{Copied, End, Physical};
+use crate::symbols::{ELSEWHERE, Lines, Show};
 use crate::traces::{Stack, Target, TraceStats, Traced, Tracer};
 
 /// Shown frames at each end of a deep stack: `tracebackInnerFrames`, `tracebackOuterFrames`.
@@ -21,6 +22,10 @@ const OUTER: usize = 50;
 /// Functions of a stack that a profile tells apart (`runtime/pprof/pprof.go`), since Go 1.23 and before.
 const RETURNS_MAX: usize = 128;
 const RETURNS_MAX_OLD: usize = 32;
+/// Functions of a stack that [`Groups`] has room for, on the average.
+const MEAN: usize = 16;
+/// Bytes that text takes on its way out.
+pub const PAGE_BYTES: usize = Page::BYTES;
 const MINUTE_NS: u64 = 60_000_000_000;
 /// What Go 1.19 prints for the rest of a deep stack, and we for what could not be read.
 const ELIDED: &str = "...additional frames elided...\n";
@@ -50,60 +55,62 @@ pub fn plain(
     now_ns: u64,
     out: &mut dyn Write,
 ) -> Result<TraceStats, DumpError> {
-    let (mut first, mut written) = (true, Ok(()));
+    let (mut page, mut first) = (Page::new(out), true);
     let stats = tracer.trace(target, &mut |target, g, stack| {
-        let separator = if core::mem::take(&mut first) { "" } else { "\n" };
-        written = out.write_str(separator).and_then(|()| goroutine(out, target, g, stack, now_ns));
-        written.is_ok()
-    })?;
-    written.map(|()| stats).map_err(|_| DumpError::Write)
+        if !core::mem::take(&mut first) {
+            page.push("\n");
+        }
+        goroutine(&mut page, target, g, stack, now_ns);
+        page.turn()
+    });
+    page.finish().map_err(|_| DumpError::Write)?;
+    Ok(stats?)
 }
 
-fn goroutine(
-    out: &mut dyn Write,
-    target: &mut Target<'_>,
-    g: &Traced,
-    stack: Stack<'_>,
-    now_ns: u64,
-) -> fmt::Result {
-    header(out, target.runtime.layout, g, now_ns)?;
+fn goroutine(page: &mut Page<'_>, target: &mut Target<'_>, g: &Traced, stack: Stack<'_>, now_ns: u64) {
+    header(page, target.runtime.layout, g, now_ns);
     match stack.end {
-        None => out.write_str("\tgoroutine running on other thread; stack unavailable\n")?,
+        None => page.push("\tgoroutine running on other thread; stack unavailable\n"),
         Some(end) => {
-            traceback(out, target, stack.frames)?;
+            traceback(page, target, stack);
             if end != End::Complete {
-                out.write_str(ELIDED)?;
+                page.push(ELIDED);
             }
         }
     }
     if g.goid != 1
         && let Some((function, place)) = target.symbols.creation(target.image, g.gopc)
     {
-        write!(out, "created by {function}")?;
+        page.push("created by ");
+        page.push(function);
         if g.parent != 0 {
-            write!(out, " in goroutine {}", g.parent)?;
+            page.push(" in goroutine ");
+            page.decimal(g.parent);
         }
-        out.write_str(place)?;
+        page.push(place);
     }
-    Ok(())
 }
 
 /// `goroutine 18 [chan send, 2 minutes, locked to thread]:` (`goroutineheader`).
-fn header(out: &mut dyn Write, layout: &Layout, g: &Traced, now_ns: u64) -> fmt::Result {
+fn header(page: &mut Page<'_>, layout: &Layout, g: &Traced, now_ns: u64) {
     let waits = matches!(g.status, Status::Waiting | Status::Leaked);
     let reason = layout.wait_texts.get(usize::from(g.reason)).copied().unwrap_or("unknown wait reason");
-    let state = if waits && !reason.is_empty() { reason } else { status_text(g.status) };
-    write!(out, "goroutine {} [{state}", g.goid)?;
+    page.push("goroutine ");
+    page.decimal(g.goid);
+    page.push(" [");
+    page.push(if waits && !reason.is_empty() { reason } else { status_text(g.status) });
     if g.status == Status::Leaked {
-        out.write_str(" (leaked)")?;
+        page.push(" (leaked)");
     }
     if matches!(g.status, Status::Waiting | Status::Syscall) && g.since != 0 {
         let minutes = now_ns.saturating_sub(g.since) / MINUTE_NS;
         if minutes >= 1 {
-            write!(out, ", {minutes} minutes")?;
+            page.push(", ");
+            page.decimal(minutes);
+            page.push(" minutes");
         }
     }
-    out.write_str(if g.locked { ", locked to thread]:\n" } else { "]:\n" })
+    page.push(if g.locked { ", locked to thread]:\n" } else { "]:\n" });
 }
 
 /// `gStatusStrings` of `runtime/traceback.go`.
@@ -124,36 +131,75 @@ fn status_text(status: Status) -> &'static str {
 }
 
 /// The frames of a stack; those of the runtime only when there are no others (`traceback1`).
-fn traceback(out: &mut dyn Write, target: &mut Target<'_>, frames: &[Physical]) -> fmt::Result {
+fn traceback(page: &mut Page<'_>, target: &mut Target<'_>, stack: Stack<'_>) {
     // Up to Go 1.20 all but the innermost were dropped, by another count.
     let old = target.runtime.go.minor < 21;
-    let frames = if old { frames.get(..INNER + OUTER).unwrap_or(frames) } else { frames };
-    let (mut show, mut total) = (Show::Public, 0usize);
-    target.symbols.lines(target.image, frames, show, &mut |_| total += 1);
-    if total == 0 {
-        show = Show::All;
-        target.symbols.lines(target.image, frames, show, &mut |_| total += 1);
+    let frames = if old { stack.frames.get(..INNER + OUTER) } else { None };
+    let frames = frames.unwrap_or(stack.frames);
+    let inner = if old { usize::MAX } else { INNER };
+    for show in [Show::Public, Show::All] {
+        let mut total = 0usize;
+        target.symbols.lines(target.image, frames, show, &mut |lines| {
+            if total < inner {
+                lines.print(page, stack.memory);
+            }
+            total += 1;
+        });
+        if total > inner {
+            outermost(page, target, frames, stack.memory, show, total);
+        }
+        if old && total == INNER + OUTER {
+            page.push(ELIDED);
+        }
+        if total > 0 {
+            break;
+        }
     }
-    let elided = if old { 0 } else { total.saturating_sub(INNER + OUTER) };
-    let (mut at, mut written) = (0usize, Ok(()));
+}
+
+/// What follows the innermost frames of a deep stack, of which `total` are shown or elided.
+fn outermost(
+    page: &mut Page<'_>,
+    target: &mut Target<'_>,
+    frames: &[Physical],
+    memory: Copied<'_>,
+    show: Show,
+    total: usize,
+) {
+    let from = INNER.max(total.saturating_sub(OUTER));
+    if from > INNER {
+        page.push("...");
+        page.decimal((from - INNER) as u64);
+        page.push(" frames elided...\n");
+    }
+    let mut at = 0;
     target.symbols.lines(target.image, frames, show, &mut |lines| {
-        if written.is_ok() {
-            written = match at {
-                _ if at < INNER || at >= INNER + elided => out.write_str(lines),
-                INNER => writeln!(out, "...{elided} frames elided..."),
-                _ => Ok(()),
-            };
+        if at >= from {
+            lines.print(page, memory);
         }
         at += 1;
     });
-    written?;
-    if old && total == INNER + OUTER { out.write_str(ELIDED) } else { Ok(()) }
+}
+
+impl Lines<'_> {
+    fn print(self, page: &mut Page<'_>, memory: Copied<'_>) {
+        page.push(self.head);
+        if let Some((arguments, at)) = self.arguments {
+            arguments.print(at, memory, page);
+        }
+        page.push(self.tail);
+        // Even a deep stack takes no more room than this.
+        page.turn();
+    }
 }
 
 /// Equal stacks and how many goroutines have them, in a table that does not grow.
 pub struct Groups {
     slots: Vec<Option<Group>>,
     used: usize,
+    max: usize,
+    /// Addresses that there is still room for.
+    room: usize,
     /// Goroutines whose stack found no place in the table.
     pub other: u64,
 }
@@ -164,16 +210,29 @@ struct Group {
 }
 
 impl Groups {
-    /// A table for `max` different stacks.
+    /// Bytes that a table for `max` stacks takes.
+    #[must_use]
+    pub fn bytes(max: usize) -> usize {
+        slots_for(max) * size_of::<Option<Group>>() + room_for(max) * size_of::<Addr>()
+    }
+
+    /// A table for `max` different stacks, of 16 functions each on the average.
     #[must_use]
     pub fn new(max: usize) -> Groups {
-        let slots = (0..(max.max(8) * 4 / 3 + 1).next_power_of_two()).map(|_| None).collect();
-        Groups { slots, used: 0, other: 0 }
+        let slots = (0..slots_for(max)).map(|_| None).collect();
+        Groups { slots, used: 0, max, room: room_for(max), other: 0 }
+    }
+
+    fn clear(&mut self) {
+        // What the stacks had is free again.
+        let had: usize = self.slots.iter().flatten().map(|group| group.returns.len()).sum();
+        self.slots.fill_with(|| None);
+        (self.used, self.room, self.other) = (0, self.room + had, 0);
     }
 
     fn add(&mut self, returns: &[Addr]) {
-        // Three quarters full at most, so that a search always ends at an empty slot.
-        let full = self.used * 4 >= self.slots.len() * 3;
+        // Then three quarters are taken at most, so that a search always ends at an empty slot.
+        let full = self.used >= self.max || returns.len() > self.room;
         let mask = self.slots.len() - 1;
         let mixed = returns
             .iter()
@@ -190,12 +249,21 @@ impl Groups {
                 None => {
                     *slot = Some(Group { returns: returns.into(), count: 1 });
                     self.used += 1;
+                    self.room -= returns.len();
                     return;
                 }
             }
         }
         self.other += 1;
     }
+}
+
+fn slots_for(max: usize) -> usize {
+    (max.max(8) * 4 / 3 + 1).next_power_of_two()
+}
+
+fn room_for(max: usize) -> usize {
+    max.max(8) * MEAN
 }
 
 /// Writes each different stack once, with the number of goroutines that have it, the largest number first.
@@ -208,8 +276,7 @@ pub fn grouped(
     groups: &mut Groups,
     out: &mut dyn Write,
 ) -> Result<TraceStats, DumpError> {
-    groups.slots.fill_with(|| None);
-    (groups.used, groups.other) = (0, 0);
+    groups.clear();
     let max = if target.runtime.go.minor < 23 { RETURNS_MAX_OLD } else { RETURNS_MAX };
     let mut returns = Vec::with_capacity(max);
     let stats = tracer.trace(target, &mut |target, _, stack| {
@@ -244,9 +311,10 @@ fn group(out: &mut dyn Write, target: &mut Target<'_>, group: &Group) -> fmt::Re
     let mut shown = 0;
     for all in [false, true] {
         for returns in &group.returns {
-            // What cannot be named now, but could when it was counted, is shown by its address.
             let Ok((frame, entry)) = target.symbols.at(target.image, *returns) else {
-                writeln!(out, "#\t{returns}")?;
+                let what = if target.symbols.is_elsewhere(*returns) { ELSEWHERE } else { "" };
+                writeln!(out, "#\t{returns}\t{what}")?;
+                shown += 1;
                 continue;
             };
             // Only tracebacks call it so.

@@ -72,6 +72,12 @@ pub struct Elf {
     pub pclntab: Option<Section>,
     /// `.symtab` and its string table.
     pub symbols: Option<(Extent, Extent)>,
+    /// `.dynsym` and its string table.
+    pub dynamic_symbols: Option<(Extent, Extent)>,
+    /// `.eh_frame`: how to unwind C.
+    pub eh_frame: Option<Section>,
+    /// `.eh_frame_hdr`, its index; static programs may have none.
+    pub eh_frame_index: Option<Section>,
     /// What the dynamic linker reads (`PT_DYNAMIC`); programs that it does not load have none.
     pub dynamic: Option<Extent>,
 }
@@ -90,8 +96,11 @@ impl Elf {
         if ident.magic != elf::ELFMAG {
             return Err(Error::NotGo);
         }
+        if ident.class == elf::ELFCLASS32 {
+            return Err(Error::Unsupported("32-bit program: only 64-bit programs are read"));
+        }
         if ident.class != elf::ELFCLASS64 || ident.data != elf::ELFDATA2LSB {
-            return Err(Error::Unsupported("32-bit or big-endian program"));
+            return Err(Error::Unsupported("big-endian program"));
         }
         let arch = match header.e_machine.get(Le) {
             elf::EM_X86_64 => Arch::Amd64,
@@ -113,6 +122,9 @@ impl Elf {
             buildinfo: None,
             pclntab: None,
             symbols: None,
+            dynamic_symbols: None,
+            eh_frame: None,
+            eh_frame_index: None,
             dynamic: None,
         };
         elf.read_segments(image, header)?;
@@ -133,6 +145,9 @@ impl Elf {
             let file = Extent { offset: ph.p_offset.get(Le), len: ph.p_filesz.get(Le) };
             if ph.p_type.get(Le) == elf::PT_DYNAMIC {
                 self.dynamic = Some(file);
+            }
+            if ph.p_type.get(Le) == elf::PT_GNU_EH_FRAME {
+                self.eh_frame_index = Some(Section { file, va: Va(ph.p_vaddr.get(Le)) });
             }
             if ph.p_type.get(Le) != elf::PT_LOAD {
                 continue;
@@ -171,9 +186,11 @@ impl Elf {
             let sh = section(image, table, i)?;
             let kind = sh.sh_type.get(Le);
             let found = Section { file: extent(&sh), va: Va(sh.sh_addr.get(Le)) };
-            if kind == elf::SHT_SYMTAB {
+            if matches!(kind, elf::SHT_SYMTAB | elf::SHT_DYNSYM) {
                 let strings = section(image, table, u64::from(sh.sh_link.get(Le)))?;
-                self.symbols = Some((extent(&sh), extent(&strings)));
+                let which =
+                    if kind == elf::SHT_SYMTAB { &mut self.symbols } else { &mut self.dynamic_symbols };
+                *which = Some((extent(&sh), extent(&strings)));
                 continue;
             }
             if kind != elf::SHT_PROGBITS {
@@ -184,6 +201,7 @@ impl Elf {
             let Ok(name) = read_name(image, at, &mut name) else { continue };
             match name {
                 b".go.buildinfo" => self.buildinfo = Some(found),
+                b".eh_frame" => self.eh_frame = Some(found),
                 b".gopclntab" | b".data.rel.ro.gopclntab" => self.pclntab = Some(found),
                 _ => {}
             }

@@ -1,5 +1,7 @@
 //! The engine: one input at a time, decisions out. No files, no clocks, no threads, no sockets.
 
+mod locking;
+
 use alloc::vec::Vec;
 
 use glg_proto::wire::{Body, Envelope, Grade, Leak, Losses, Site, Timestamp};
@@ -10,11 +12,15 @@ use crate::goroutines::{Counter, Walker};
 use crate::governor::{Governor, Spent};
 use crate::history::{History, HistoryConfig};
 use crate::investigation::{CreationCount, Investigation, Judgement};
+use crate::locks::scan::Scan;
+use crate::locks::watching::LockWatch;
 use crate::memory::{Addr, Error, Image};
 use crate::outbox::Outbox;
 use crate::probe_point::{self, CODE_BYTES, Probed};
 use crate::runtime::{Lifecycle, Runtime};
-use crate::step::{Effect, Effects, EngineConfig, Event, FilePoint, Input, Name, Note, Process, TargetId};
+use crate::step::{
+    Effect, Effects, EngineConfig, Event, FilePoint, Input, Name, Note, Process, Rung, TargetId,
+};
 use crate::watch::{Phase, Watch, act};
 
 /// How long a runtime may take to initialise itself, in milliseconds.
@@ -65,6 +71,8 @@ pub struct Engine {
     walker: Walker,
     census: Census,
     attribution: Option<Attribution>,
+    /// The last look at threads. One serves all targets.
+    scan: Scan,
     figures: Figures,
     /// Alerts on their way out.
     pub outbox: Outbox,
@@ -85,6 +93,7 @@ impl Engine {
             walker: Walker::new(config.chunk_bytes),
             census: Census::new(config.census_sites),
             attribution: None,
+            scan: Scan::default(),
             figures: Figures::default(),
             outbox: Outbox::new(config.outbox),
             config,
@@ -97,9 +106,17 @@ impl Engine {
         Figures { targets: u32::try_from(self.watches.len()).unwrap_or(u32::MAX), ..self.figures }
     }
 
-    /// The targets and their last counts, for those who ask.
-    pub fn targets(&self) -> impl Iterator<Item = TargetId> + '_ {
-        self.watches.iter().map(|watch| watch.id)
+    /// The targets, and on which rung each is.
+    pub fn targets(&self) -> impl Iterator<Item = (TargetId, Rung)> + Clone + '_ {
+        let probed = self.attribution.as_ref().map(|attribution| attribution.id);
+        self.watches.iter().map(move |watch| {
+            let rung = match watch.phase {
+                _ if probed == Some(watch.id) => Rung::Attribute,
+                Phase::Observing(_) => Rung::Census,
+                Phase::Starting { .. } | Phase::Calm { .. } | Phase::Alerted { .. } => Rung::Watch,
+            };
+            (watch.id, rung)
+        })
     }
 
     /// An envelope around `body`, for messages that do not go through the outbox.
@@ -161,6 +178,8 @@ impl Engine {
                 history: History::new(&self.config.history),
                 phase: Phase::Starting { since_ms: now_ms },
                 failures: 0,
+                locks: LockWatch::default(),
+                threads_unseen: false,
             }),
             Err(event) => {
                 act(effects, Effect::Note(Note { id, name, event }));
@@ -180,8 +199,8 @@ impl Engine {
     }
 
     fn sample(&mut self, now: Timestamp, id: TargetId, process: &mut Process<'_>, effects: &mut Effects) {
-        let Some(watch) = self.watches.iter_mut().find(|watch| watch.id == id) else { return };
         let now_ms = now.mono_ms;
+        let Some(watch) = self.watches.iter_mut().find(|watch| watch.id == id) else { return };
         let confirmed = watch.runtime.confirm(process.memory);
         let count = match confirmed.and_then(|()| watch.counter.count(&watch.runtime, process.memory)) {
             Ok(count) => count,
@@ -193,7 +212,9 @@ impl Engine {
             watch.phase = Phase::Calm { not_before_ms: 0, window_s: 0 };
             watch.say(effects, Event::Watching { go: watch.runtime.go, goroutines: count });
         }
-        let closed = watch.history.add(u32::try_from(now_ms / 1000).unwrap_or(u32::MAX), count);
+        let waits = self.threads(now, id, process, effects);
+        let Some(watch) = self.watches.iter_mut().find(|watch| watch.id == id) else { return };
+        let closed = watch.history.add(u32::try_from(now_ms / 1000).unwrap_or(u32::MAX), count, waits);
         watch.settle(count);
         let probing = self.attribution.as_ref().is_some_and(|a| a.id == id);
         if let Phase::Observing(investigation) = &watch.phase

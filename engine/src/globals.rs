@@ -16,6 +16,8 @@ use crate::runtime::Lifecycle;
 const VARIABLES_MAX: usize = 256;
 /// Slices that `procresize` may refer to; the known releases have up to ten.
 const ALLP_MAX: usize = 32;
+/// Variables that `mcommoninit` may refer to; the known releases have up to twenty.
+const ALLM_MAX: usize = 48;
 /// `sched.maxmcount` after `schedinit`, in every release (`runtime/proc.go`).
 const MAXMCOUNT: u64 = 10_000;
 /// Ps and goroutines looked at to believe in a variable.
@@ -34,9 +36,13 @@ pub struct Globals {
     pub allp: Addr,
     /// `sched schedt`.
     pub sched: Addr,
+    /// `allm *m`: the first of all threads; `None` until the live process has shown it, and where it was not
+    /// found.
+    pub allm: Option<Addr>,
 }
 
-/// Where the variables are according to the file; of `allp` there may be several opinions, lowest first.
+/// Where the variables are according to the file; of `allp` and `allm` there may be several opinions, lowest
+/// first.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Candidates {
     /// `runtime.allgs`.
@@ -45,6 +51,8 @@ pub struct Candidates {
     pub sched: Va,
     /// What may be `runtime.allp`; not empty.
     pub allp: Vec<Va, ALLP_MAX>,
+    /// What may be `runtime.allm`.
+    pub allm: Vec<Va, ALLM_MAX>,
 }
 
 /// What a symbol table says.
@@ -60,16 +68,18 @@ pub(crate) struct Named {
 
 /// What the symbol table says; one that is damaged, or without the names, is as good as none.
 pub(crate) fn by_symbol(elf: &Elf, image: &mut dyn Image) -> Option<Named> {
-    const NAMES: [&[u8]; 6] = [
+    const NAMES: [&[u8]; 7] = [
         b"runtime.text",
         b"runtime.allgs",
         b"runtime.allp",
+        b"runtime.allm",
         b"runtime.sched",
         b"runtime.newproc1",
         b"runtime.goexit0",
     ];
-    let [text, allgs, allp, sched, create, exit] = elf.symbols(image, NAMES).ok()?;
-    let candidates = Candidates { allgs: allgs?, sched: sched?, allp: Vec::from_iter([allp?]) };
+    let [text, allgs, allp, allm, sched, create, exit] = elf.symbols(image, NAMES).ok()?;
+    let (allp, allm) = (Vec::from_iter([allp?]), allm.into_iter().collect());
+    let candidates = Candidates { allgs: allgs?, sched: sched?, allp, allm };
     let lifecycle = create.zip(exit).map(|(create, exit)| Lifecycle { create, exit });
     Some(Named { text: text?, candidates, lifecycle })
 }
@@ -81,19 +91,21 @@ pub(crate) fn by_code(
     layout: &Layout,
     table: &Pclntab,
 ) -> Result<(Candidates, Option<Lifecycle>), Error> {
-    const NAMES: [&[u8]; 5] = [
+    const NAMES: [&[u8]; 6] = [
         b"runtime.allgadd",
         b"runtime.schedinit",
         b"runtime.procresize",
+        b"runtime.mcommoninit",
         b"runtime.newproc1",
         b"runtime.goexit0",
     ];
-    let [allgadd, schedinit, procresize, create, exit] = functions(image, table, NAMES)?;
+    let [allgadd, schedinit, procresize, mcommoninit, create, exit] = functions(image, table, NAMES)?;
     let mut code = Code { elf, image, layout };
     let candidates = Candidates {
         allgs: code.allgs(allgadd.ok_or(Error::Unsupported("Go program without runtime.allgadd"))?)?,
         sched: code.sched(schedinit.ok_or(Error::Unsupported("Go program without runtime.schedinit"))?)?,
         allp: code.allp(procresize.ok_or(Error::Unsupported("Go program without runtime.procresize"))?)?,
+        allm: mcommoninit.map(|function| code.allm(function)).transpose()?.unwrap_or_default(),
     };
     let lifecycle =
         create.zip(exit).map(|(create, exit)| Lifecycle { create: create.entry, exit: exit.entry });
@@ -176,13 +188,24 @@ impl Code<'_> {
         }
         Ok(found)
     }
+
+    /// `mcommoninit` puts the new thread in front of the list, among much else.
+    fn allm(&mut self, mcommoninit: Function) -> Result<Vec<Va, ALLM_MAX>, Error> {
+        let (mut found, mut full) = (Vec::new(), false);
+        self.visit(mcommoninit, &mut |at, _, _| {
+            if let Err(place) = found.binary_search(&at) {
+                full |= found.insert(place, at).is_err();
+            }
+        })?;
+        if full { Err(Error::Unsupported("runtime function with too many variables")) } else { Ok(found) }
+    }
 }
 
 impl Candidates {
     /// The variables before the live process was asked: of `allp` the lowest.
     pub(crate) fn first(&self, bias: Bias) -> Option<Globals> {
         let allp = self.allp.first()?.biased(bias);
-        Some(Globals { allgs: self.allgs.biased(bias), allp, sched: self.sched.biased(bias) })
+        Some(Globals { allgs: self.allgs.biased(bias), allp, sched: self.sched.biased(bias), allm: None })
     }
 
     /// The variables, once the live process agrees: each P has its number, goroutines have numbers of their
@@ -202,7 +225,10 @@ impl Candidates {
         let mut started = false;
         for allp in self.allp.iter().map(|at| at.biased(bias)) {
             match is_allp(layout, allp, memory) {
-                Ok(()) => return Ok(Globals { allgs, allp, sched }),
+                Ok(()) => {
+                    let allm = self.first_thread(bias, layout, memory)?;
+                    return Ok(Globals { allgs, allp, sched, allm });
+                }
                 Err(Error::Gone) => return Err(Error::Gone),
                 Err(Error::NotReady) => {}
                 Err(_) => started = true,
@@ -214,6 +240,47 @@ impl Candidates {
             Error::NotReady
         })
     }
+
+    /// The variable from which the most threads can be reached: others may hold one of them.
+    fn first_thread(
+        &self,
+        bias: Bias,
+        layout: &Layout,
+        memory: &mut dyn Memory,
+    ) -> Result<Option<Addr>, Error> {
+        let mut best = None;
+        for allm in self.allm.iter().map(|at| at.biased(bias)) {
+            match threads(layout, allm, memory) {
+                Err(Error::Gone) => return Err(Error::Gone),
+                Ok(count) if count > best.map_or(0, |(most, _)| most) => best = Some((count, allm)),
+                Ok(_) | Err(_) => {}
+            }
+        }
+        Ok(best.map(|(_, allm)| allm))
+    }
+}
+
+/// Whether a list of threads begins in the variable `allm`, and how many it has: each `m` has a `g0`, which
+/// has it (`runtime/proc.go`, `allocm`).
+fn threads(layout: &Layout, allm: Addr, memory: &mut dyn Memory) -> Result<usize, Error> {
+    let implausible = Error::Malformed { what: "allm", at: allm.0 };
+    let mut word = |at: Result<Addr, Error>| {
+        let mut bytes = [0u8; 8];
+        memory.read(at?, &mut bytes)?;
+        Ok::<u64, Error>(u64::from_le_bytes(bytes))
+    };
+    let mut m = word(Ok(allm))?;
+    for count in 0..LOOKED_AT {
+        if m == 0 {
+            return Ok(count);
+        }
+        let g0 = word(Addr(m).plus(layout.m.g0.into()))?;
+        if word(Addr(g0).plus(layout.g.m.into()))? != m {
+            return Err(implausible);
+        }
+        m = word(Addr(m).plus(layout.m.alllink.into()))?;
+    }
+    Ok(LOOKED_AT)
 }
 
 /// Pointer and length of a slice.

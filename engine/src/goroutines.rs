@@ -128,9 +128,9 @@ pub struct Goroutine {
     pub status: Status,
     /// What it waits for; for one that does not wait, what it does.
     pub wait: Wait,
-    /// Return address of the `go` statement.
+    /// Return address of the `go` statement; 0 for a thread of C that called into Go.
     pub gopc: Addr,
-    /// Entry of the function it runs.
+    /// Entry of the function it runs; 0 as before.
     pub startpc: Addr,
 }
 
@@ -417,24 +417,35 @@ fn decode(
             stats.dead += 1;
             return Ok(None);
         }
-        if goid == 0 || gopc == 0 {
+        let startpc = Addr(le::u64(record, at(l.startpc))?);
+        if goid == 0 || !has_origin(gopc, startpc.0) {
             stats.torn += 1;
             return Ok(None);
         }
-        let wait = match status {
-            Status::Waiting | Status::Leaked => layout.wait(le::u8(record, at(l.waitreason))?),
-            Status::Runnable => Wait::Runnable,
-            Status::Running => Wait::Running,
-            Status::Syscall => Wait::Syscall,
-            _ => Wait::Preempted,
-        };
-        let startpc = Addr(le::u64(record, at(l.startpc))?);
+        let wait = wait(layout, status, le::u8(record, at(l.waitreason))?);
         Ok(Some(Goroutine { g, goid, status, wait, gopc: Addr(gopc), startpc }))
     };
     match fields() {
         Ok(Some(goroutine)) => visit(&goroutine),
         Ok(None) => {}
         Err(_) => stats.torn += 1,
+    }
+}
+
+/// Whether it is plausible where a goroutine was created and what it runs: that of a thread of C, which has
+/// called into Go, has neither (`runtime/proc.go`, `oneNewExtraM`); any other has both.
+pub(crate) fn has_origin(gopc: u64, startpc: u64) -> bool {
+    (gopc == 0) == (startpc == 0)
+}
+
+/// What a goroutine waits for; for one that does not wait, what it does.
+pub(crate) fn wait(layout: &Layout, status: Status, reason: u8) -> Wait {
+    match status {
+        Status::Waiting | Status::Leaked => layout.wait(reason),
+        Status::Runnable => Wait::Runnable,
+        Status::Running => Wait::Running,
+        Status::Syscall => Wait::Syscall,
+        _ => Wait::Preempted,
     }
 }
 

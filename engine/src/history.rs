@@ -1,13 +1,14 @@
-//! The goroutine counts of one target over time, in three fixed rings of decreasing resolution.
+//! The goroutine counts and the lock waits of one target over time, in three fixed rings of decreasing
+//! resolution.
 //!
 //! The coarser rings keep the smallest and largest count of each step: a leak raises the smallest, a burst
-//! only the largest.
+//! only the largest. Of the waits they keep the most and the longest.
 
 use ringbuf::LocalRb;
 use ringbuf::storage::Heap;
 use ringbuf::traits::{Consumer, Observer, RingBuffer};
 
-/// Counts over one step.
+/// Counts and waits over one step.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Sample {
     /// Second in which the step began, in the engine's clock.
@@ -16,6 +17,17 @@ pub struct Sample {
     pub min: u32,
     /// Largest count seen in it.
     pub max: u32,
+    /// Threads and their longest wait.
+    pub waits: Waits,
+}
+
+/// Threads that waited for a lock in C.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Waits {
+    /// The most at a time.
+    pub threads: u16,
+    /// The longest that one had waited, in seconds.
+    pub longest_s: u16,
 }
 
 /// Bytes one sample takes.
@@ -51,17 +63,19 @@ impl Ring {
         }
     }
 
-    /// Adds a count seen at `at_s`; returns the step that this closed, if any.
-    pub fn add(&mut self, at_s: u32, min: u32, max: u32) -> Option<Sample> {
-        let step = at_s - at_s % self.step_s;
+    /// Adds what was seen at a second; returns the step that this closed, if any.
+    pub fn add(&mut self, sample: Sample) -> Option<Sample> {
+        let step = sample.at_s - sample.at_s % self.step_s;
         match &mut self.open {
             Some(open) if open.at_s == step => {
-                open.min = open.min.min(min);
-                open.max = open.max.max(max);
+                open.min = open.min.min(sample.min);
+                open.max = open.max.max(sample.max);
+                open.waits.threads = open.waits.threads.max(sample.waits.threads);
+                open.waits.longest_s = open.waits.longest_s.max(sample.waits.longest_s);
                 None
             }
             open => {
-                let closed = open.replace(Sample { at_s: step, min, max });
+                let closed = open.replace(Sample { at_s: step, ..sample });
                 if let Some(sample) = closed {
                     self.samples.push_overwrite(sample);
                     self.pushed += 1;
@@ -145,10 +159,11 @@ impl History {
     }
 
     /// Adds a count; each ring feeds the next coarser one. Says what the coarsest ring is that closed a step.
-    pub fn add(&mut self, at_s: u32, count: u32) -> Closed {
-        let Some(fine) = self.fine.add(at_s, count, count) else { return Closed::Nothing };
-        let Some(middle) = self.middle.add(fine.at_s, fine.min, fine.max) else { return Closed::Fine };
-        match self.coarse.add(middle.at_s, middle.min, middle.max) {
+    pub fn add(&mut self, at_s: u32, count: u32, waits: Waits) -> Closed {
+        let now = Sample { at_s, min: count, max: count, waits };
+        let Some(fine) = self.fine.add(now) else { return Closed::Nothing };
+        let Some(middle) = self.middle.add(fine) else { return Closed::Fine };
+        match self.coarse.add(middle) {
             None => Closed::Middle,
             Some(_) => Closed::Coarse,
         }
@@ -172,19 +187,23 @@ pub enum Closed {
 mod tests {
     use super::*;
 
+    fn sample(at_s: u32, min: u32, max: u32) -> Sample {
+        Sample { at_s, min, max, waits: Waits::default() }
+    }
+
     #[test]
     fn a_ring_never_exceeds_its_capacity_and_accounts_for_every_sample() {
         for keep in [1, 2, 7, 300] {
             let mut ring = Ring::new(Resolution { step_s: 2, keep });
             for i in 0..1000u32 {
-                ring.add(i, i, i);
+                ring.add(sample(i, i, i));
                 assert!(ring.len() <= keep as usize);
                 assert_eq!(ring.capacity(), keep as usize);
                 // Closed steps are held or counted as overwritten; one is open.
                 assert_eq!(ring.len() as u64 + ring.overwritten(), u64::from(i / 2));
             }
             let newest = ring.iter().next_back().unwrap();
-            assert_eq!(newest, Sample { at_s: 996, min: 996, max: 997 });
+            assert_eq!(newest, sample(996, 996, 997));
         }
     }
 
@@ -193,12 +212,15 @@ mod tests {
         let r = |step_s| Resolution { step_s, keep: 10 };
         let mut history = History::new(&HistoryConfig { fine: r(1), middle: r(60), coarse: r(900) });
         for second in 0..2000u32 {
-            history.add(second, if second % 60 == 30 { 500 } else { 10 + second / 60 });
+            let waits = Waits { threads: u16::from(second % 60 == 40), longest_s: 3 };
+            history.add(second, if second % 60 == 30 { 500 } else { 10 + second / 60 }, waits);
         }
+        let waits = Waits { threads: 1, longest_s: 3 };
+        assert!(history.middle.iter().all(|minute| minute.waits == waits));
         let minutes: alloc::vec::Vec<_> = history.middle.iter().collect();
         assert_eq!(minutes.len(), 10);
         assert!(minutes.iter().all(|m| m.max == 500 && m.min == 10 + m.at_s / 60), "{minutes:?}");
         let quarter = history.coarse.iter().next().unwrap();
-        assert_eq!(quarter, Sample { at_s: 0, min: 10, max: 500 });
+        assert_eq!(quarter, Sample { waits, ..sample(0, 10, 500) });
     }
 }

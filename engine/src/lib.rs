@@ -4,13 +4,16 @@
 //! [`memory`] → [`elf`] → [`buildinfo`] → [`pclntab`] → [`layout`] → [`runtime`] (through [`pclntab_search`],
 //! [`moduledata`], [`code`] and [`globals`] where there are no symbols) → [`goroutines`] →
 //! [`census`] → [`history`] → [`detector`] → [`investigation`] → [`governor`] → [`outbox`], all of it
-//! driven by [`engine`] through the inputs and effects of [`step`]. Whole stacks: [`stack`] → [`symbols`] →
-//! [`traces`] → [`dump`].
+//! driven by [`engine`] through the inputs and effects of [`step`]. Whole stacks: [`stack`] → [`arguments`] →
+//! [`symbols`] → [`traces`] → [`dump`].
 #![no_std]
 #![forbid(unsafe_code)]
 
 extern crate alloc;
 
+pub mod arguments;
+pub mod blocks;
+pub mod btf;
 pub mod buildinfo;
 pub mod census;
 pub mod code;
@@ -22,12 +25,15 @@ mod gather;
 pub mod globals;
 pub mod goroutines;
 pub mod governor;
+pub mod heap;
 pub mod history;
 pub mod investigation;
 pub mod layout;
+pub mod locks;
 pub mod memory;
 pub mod moduledata;
 pub mod outbox;
+mod page;
 pub mod pclntab;
 pub mod pclntab_search;
 pub mod probe_point;

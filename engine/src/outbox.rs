@@ -70,7 +70,7 @@ impl Outbox {
         // Also a lost one has a number: the gap tells of it.
         self.next_seq = self.next_seq.wrapping_add(1);
         envelope.losses = self.unsaid;
-        debug_assert!(matches!(envelope.body, Body::Leak(_)));
+        debug_assert!(!matches!(envelope.body, Body::Online(_) | Body::Offline | Body::Vanished));
         let mut bytes = [0; ALERT_MAX];
         let len = match encode_alert(&mut envelope, &mut bytes) {
             Ok(used) => u16::try_from(used.len()).unwrap_or(0),

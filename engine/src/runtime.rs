@@ -1,5 +1,9 @@
 //! A Go runtime found in a process: which release, which layout, where its globals are.
 
+use core::ops::Range;
+
+use glg_proto::wire::Wait;
+
 use crate::buildinfo::{GoVersion, go_version};
 use crate::elf::Elf;
 use crate::globals::{self, Candidates};
@@ -27,6 +31,8 @@ pub struct Runtime {
     pub lifecycle: Option<Lifecycle>,
     /// What the live process has to agree with; `None` once it has.
     unconfirmed: Option<Candidates>,
+    /// Where the code of Go's linker is.
+    pub(crate) code: Range<Va>,
     pub(crate) pclntab: Pclntab,
     pub(crate) elf: Elf,
 }
@@ -58,8 +64,8 @@ impl Runtime {
             None => globals::by_code(&elf, image, layout, &pclntab)?,
         };
         let globals = candidates.first(bias).ok_or(Error::Unsupported("Go program without allp"))?;
-        let unconfirmed = Some(candidates);
-        Ok(Runtime { go, layout, globals, bias, lifecycle, unconfirmed, pclntab, elf })
+        let (unconfirmed, code) = (Some(candidates), pclntab.code_range(image)?);
+        Ok(Runtime { go, layout, globals, bias, lifecycle, unconfirmed, code, pclntab, elf })
     }
 
     /// Believes the addresses of the runtime's variables once the live process agrees with them; does nothing
@@ -86,17 +92,19 @@ impl Runtime {
         self.pclntab.position(image, Va(pc.0.saturating_sub(1)))
     }
 
-    /// Whether a goroutine that starts at `startpc` is the runtime's own: `runtime/traceback.go`,
-    /// `isSystemGoroutine`.
+    /// Whether a goroutine that starts at `startpc` and waits for `wait` is the runtime's own.
     ///
     /// # Errors
     /// As [`Runtime::creation`].
-    pub fn is_system(&self, image: &mut dyn Image, startpc: Addr) -> Result<bool, Error> {
+    pub fn is_system(&self, image: &mut dyn Image, startpc: Addr, wait: Wait) -> Result<bool, Error> {
         let name = self.pclntab.function(image, startpc.unbiased(self.bias))?;
-        // Not counted as system goroutines there: the main goroutine, handles to async work of the user.
-        let exempt =
-            matches!(name.as_str(), "runtime.main" | "runtime.handleAsyncEvent" | "runtime.corostart");
-        Ok(name.starts_with("runtime.") && !exempt)
+        Ok(Owner::of(&name).is_system(wait))
+    }
+
+    /// Whether Go's linker has put the code at `pc` there: what stands in it is not C.
+    #[must_use]
+    pub fn is_go_code(&self, pc: Addr) -> bool {
+        self.code.contains(&pc.unbiased(self.bias))
     }
 
     /// The bytes at the beginning of a function, and where in the file they are.
@@ -108,6 +116,37 @@ impl Runtime {
             self.elf.file_offset(entry).ok_or(Error::Malformed { what: "function address", at: entry.0 })?;
         image.read_at(offset, out)?;
         Ok(offset)
+    }
+}
+
+/// Whose the goroutines are that start with a function: `runtime/traceback.go`, `isSystemGoroutine`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) enum Owner {
+    /// The program's.
+    #[default]
+    User,
+    /// The runtime's own.
+    Runtime,
+    /// The runtime's own while they have no finaliser or cleanup of the user to run.
+    Lent,
+}
+
+impl Owner {
+    pub(crate) fn of(function: &str) -> Owner {
+        match function {
+            // The main goroutine, handles to async work of the user.
+            "runtime.main" | "runtime.handleAsyncEvent" | "runtime.corostart" => Owner::User,
+            // The name of the first up to Go 1.24 comes last.
+            "runtime.runFinalizers" | "runtime.runCleanups" | "runtime.runfinq" => Owner::Lent,
+            _ if function.starts_with("runtime.") => Owner::Runtime,
+            _ => Owner::User,
+        }
+    }
+
+    /// Go keeps a flag while it runs what is the user's. It is not where we look, but without work they wait
+    /// for it, and for nothing else.
+    pub(crate) fn is_system(self, wait: Wait) -> bool {
+        self == Owner::Runtime || self == Owner::Lent && wait == Wait::Runtime
     }
 }
 

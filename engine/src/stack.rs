@@ -46,6 +46,10 @@ pub struct Place {
     /// Whether it is a call that the runtime injected: `sigpanic`, `asyncPreempt`, `debugCallV2`. What is
     /// above it was stopped at an instruction, not in a call.
     pub injected: bool,
+    /// Whether what is above it is shown as stopped: all that is injected since Go 1.21, before that `sigpanic`.
+    pub traps: bool,
+    /// Bytes of its arguments that a traceback prints.
+    pub argument_bytes: u16,
 }
 
 /// Whether a stack ends with a function.
@@ -66,6 +70,17 @@ pub struct Physical {
     pub pc: Addr,
     /// Whether it was stopped at that very instruction; else `pc` is where a call returns to.
     pub stopped: bool,
+    /// Where its arguments lie: `argp` of `runtime/stkframe.go`.
+    pub arguments: Addr,
+}
+
+/// What unwinding came to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Unwound {
+    /// How it ended.
+    pub end: End,
+    /// Where the last of the arguments ends: what is printed of the frames lies below.
+    pub reach: u64,
 }
 
 /// How unwinding ended.
@@ -81,11 +96,15 @@ pub enum End {
     Broken,
 }
 
-impl Copied<'_> {
-    fn word(&self, at: u64) -> Option<u64> {
+impl<'b> Copied<'b> {
+    /// `len` bytes of it; `None` when they are not all in it.
+    pub(crate) fn get(&self, at: u64, len: usize) -> Option<&'b [u8]> {
         let from = usize::try_from(at.checked_sub(self.at.0)?).ok()?;
-        let bytes = self.bytes.get(from..from.checked_add(8)?)?;
-        bytes.try_into().ok().map(u64::from_le_bytes)
+        self.bytes.get(from..from.checked_add(len)?)
+    }
+
+    fn word(&self, at: u64) -> Option<u64> {
+        self.get(at, 8)?.try_into().ok().map(u64::from_le_bytes)
     }
 }
 
@@ -98,30 +117,45 @@ pub fn unwind(
     max: usize,
     frames: &mut Vec<Physical>,
     look: &mut dyn FnMut(Addr) -> Option<Place>,
-) -> End {
+) -> Unwound {
     frames.clear();
+    let mut reach = 0;
+    let end = steps(arch, start, stack, max, look, &mut |frame, argument_bytes| {
+        if argument_bytes > 0 {
+            reach = reach.max(frame.arguments.0.saturating_add(argument_bytes.into()));
+        }
+        frames.push(frame);
+    });
+    Unwound { end, reach }
+}
+
+/// Calls `visit` with each frame and the bytes of its arguments.
+fn steps(
+    arch: Arch,
+    start: Start,
+    stack: Copied<'_>,
+    mut max: usize,
+    look: &mut dyn FnMut(Addr) -> Option<Place>,
+    visit: &mut dyn FnMut(Physical, u16),
+) -> End {
     let link = arch == Arch::Arm64;
-    let (mut pc, mut sp, mut lr) = (start.pc.0, start.sp.0, if link { start.lr } else { 0 });
-    if pc == 0 {
-        // A call of a nil function: its caller is what can be shown.
-        let Some(caller) = stack.word(sp) else { return End::More };
-        (pc, lr) = (caller, 0);
-        sp = if link { sp } else { sp.saturating_add(8) };
-    }
+    let Some((mut pc, mut sp, mut lr)) = first(start, stack, link) else { return End::More };
     let (mut innermost, mut stopped) = (true, false);
     loop {
         let Some(place) = look(Addr(pc)) else { return End::Broken };
         let Some(frame_bytes) = place.frame_bytes else { return End::Complete };
-        if frames.len() >= max {
+        if max == 0 {
             return End::TooDeep;
         }
-        frames.push(Physical { pc: Addr(pc), stopped });
+        max -= 1;
+        // On amd64 the return address lies above the frame, pushed by the call; on arm64 below the arguments.
+        let above = u64::from(frame_bytes) + if link { 0 } else { 8 };
+        let Some(fp) = sp.checked_add(above) else { return End::Broken };
+        let arguments = Addr(if link { fp.saturating_add(8) } else { fp });
+        visit(Physical { pc: Addr(pc), stopped, arguments }, place.argument_bytes);
         if place.ends == Ends::Always || place.ends == Ends::UnlessSyscall && !(innermost && start.syscall) {
             return End::Complete;
         }
-        // On amd64 the return address lies above the frame, pushed by the call.
-        let above = u64::from(frame_bytes) + if link { 0 } else { 8 };
-        let Some(fp) = sp.checked_add(above) else { return End::Broken };
         if lr == 0 || (link && innermost && sp < fp) {
             match stack.word(if link { sp } else { fp - 8 }) {
                 Some(word) => lr = word,
@@ -134,7 +168,7 @@ pub fn unwind(
         if pc == lr && sp == fp {
             return End::Broken;
         }
-        stopped = place.injected;
+        stopped = place.traps;
         (pc, sp, lr, innermost) = (lr, fp, 0, false);
         if link && place.injected {
             // The link register of what was stopped lies on the stack.
@@ -147,6 +181,17 @@ pub fn unwind(
             }
         }
     }
+}
+
+/// Program counter, stack pointer and link register of the innermost frame.
+fn first(start: Start, stack: Copied<'_>, link: bool) -> Option<(u64, u64, u64)> {
+    let (pc, sp) = (start.pc.0, start.sp.0);
+    if pc != 0 {
+        return Some((pc, sp, if link { start.lr } else { 0 }));
+    }
+    // A call of a nil function: its caller is what can be shown.
+    let caller = stack.word(sp)?;
+    Some((caller, if link { sp } else { sp.saturating_add(8) }, 0))
 }
 
 #[cfg(test)]
@@ -170,7 +215,9 @@ mod tests {
             _ => return None,
         };
         let ends = if entry.0 == EXIT { Ends::Always } else { Ends::No };
-        Some(Place { entry, frame_bytes: Some(frame_bytes), ends, injected: entry.0 == PREEMPT })
+        let injected = entry.0 == PREEMPT;
+        let argument_bytes = if entry.0 == USER { 8 } else { 0 };
+        Some(Place { entry, frame_bytes: Some(frame_bytes), ends, injected, traps: injected, argument_bytes })
     }
 
     fn stack(words: &[(u64, u64)]) -> Vec<u8> {
@@ -186,8 +233,25 @@ mod tests {
         let start = Start { pc: Addr(pc), sp: Addr(STACK), lr, syscall: false };
         let mut frames = Vec::new();
         let copied = Copied { at: Addr(STACK), bytes };
-        let end = unwind(arch, start, copied, 8, &mut frames, &mut look);
-        (end, frames.iter().map(|f| (f.pc.0, f.stopped)).collect())
+        let unwound = unwind(arch, start, copied, 8, &mut frames, &mut look);
+        let arguments = frames.iter().filter(|f| f.pc.0 & !0xfff == USER).map(|f| f.arguments.0 + 8);
+        assert_eq!(unwound.reach, arguments.max().unwrap_or(0));
+        (unwound.end, frames.iter().map(|f| (f.pc.0, f.stopped)).collect())
+    }
+
+    #[test]
+    fn arguments_lie_above_the_return_address_or_the_link_register() {
+        for (arch, bytes, at) in [
+            (Arch::Amd64, stack(&[(0x20, USER + 5), (0x48, EXIT + 1)]), 0x50),
+            (Arch::Arm64, stack(&[(0, USER + 5), (0x20, EXIT + 1)]), 0x48),
+        ] {
+            let start = Start { pc: Addr(PARK + 9), sp: Addr(STACK), lr: 0, syscall: false };
+            let mut frames = Vec::new();
+            let copied = Copied { at: Addr(STACK), bytes: &bytes };
+            let unwound = unwind(arch, start, copied, 8, &mut frames, &mut look);
+            assert_eq!(frames[1].arguments, Addr(STACK + at), "{arch:?}");
+            assert_eq!(unwound, Unwound { end: End::Complete, reach: STACK + at + 8 }, "{arch:?}");
+        }
     }
 
     #[test]

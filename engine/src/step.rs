@@ -2,6 +2,10 @@
 
 use core::fmt;
 
+use alloc::borrow::ToOwned;
+use alloc::format;
+
+use glg_proto::locks::LockOwner;
 use glg_proto::wire::Losses;
 use heapless::String;
 
@@ -10,6 +14,8 @@ use crate::detector::GrowthConfig;
 use crate::governor::{HitCost, Spent};
 use crate::history::HistoryConfig;
 use crate::investigation::CreationCount;
+use crate::locks::scan::Threads;
+use crate::locks::watching::LockConfig;
 use crate::memory::{Addr, Error, Image, Memory};
 use crate::probe_point::HitClass;
 
@@ -23,6 +29,32 @@ pub struct TargetId {
     pub pid: u32,
     /// Field 22 of `/proc/PID/stat`: clock ticks after boot.
     pub start: u64,
+}
+
+/// How closely a target is looked at: the rungs of the ladder.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Rung {
+    /// Its goroutines are counted.
+    Watch,
+    /// It grows: there was a first census, and the second will follow.
+    Census,
+    /// The probes are on as well.
+    Attribute,
+}
+
+impl Rung {
+    /// All, the lowest first.
+    pub const ALL: [Rung; 3] = [Rung::Watch, Rung::Census, Rung::Attribute];
+
+    /// In one word.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Rung::Watch => "watch",
+            Rung::Census => "census",
+            Rung::Attribute => "attribute",
+        }
+    }
 }
 
 /// Name of a target: base name of its executable.
@@ -53,6 +85,8 @@ pub struct EngineConfig {
     pub chunk_bytes: usize,
     /// Whether and how long to probe; `None`: never.
     pub attribute: Option<AttributeConfig>,
+    /// Whether and how threads are looked at that wait in C; `None`: not at all.
+    pub locks: Option<LockConfig>,
     /// Alerts kept.
     pub outbox: usize,
 }
@@ -74,6 +108,8 @@ pub struct Process<'a> {
     pub memory: &'a mut dyn Memory,
     /// Its executable file.
     pub image: &'a mut dyn Image,
+    /// Its threads.
+    pub threads: &'a mut dyn Threads,
 }
 
 /// What happened.
@@ -203,6 +239,39 @@ pub enum Event {
         /// Line of the `go` statement.
         line: u32,
     },
+    /// Threads wait for each other: the alert is in the outbox.
+    Deadlocked {
+        /// How many.
+        members: u16,
+        /// Whether that is concluded in part.
+        inferred: bool,
+        /// Seconds for which it was seen.
+        age_s: u32,
+        /// The function of C in which the first of them waits; empty when unknown.
+        function: String<{ glg_proto::locks::C_FUNCTION_MAX }>,
+    },
+    /// A lock is waited for very long: the alert is in the outbox.
+    LockWaits {
+        /// Threads that wait for it.
+        waiters: u16,
+        /// Who has it.
+        owner: LockOwner,
+        /// Seconds for which it was seen.
+        waited_s: u32,
+        /// The function of C in which the first of them waits; empty when unknown.
+        function: String<{ glg_proto::locks::C_FUNCTION_MAX }>,
+    },
+    /// More and more threads do not come back from C: the alert is in the outbox.
+    ThreadsStuck {
+        /// Those that are away now.
+        away: u32,
+        /// Those that were, at the start of the window.
+        baseline: u32,
+        /// Seconds.
+        window_s: u32,
+    },
+    /// Its threads cannot be looked at; said once until they can.
+    ThreadsUnseen(Error),
     /// The alert could not be encoded.
     AlertTooLarge,
     /// The probes are taken off again.
@@ -238,6 +307,10 @@ impl Event {
             | Event::CountFailed(_)
             | Event::CensusFailed(_)
             | Event::Leaking { .. }
+            | Event::Deadlocked { .. }
+            | Event::LockWaits { .. }
+            | Event::ThreadsStuck { .. }
+            | Event::ThreadsUnseen(_)
             | Event::AlertTooLarge
             | Event::Unnamed(_) => Severity::Warning,
             Event::Watching { .. }
@@ -279,6 +352,27 @@ impl fmt::Display for Note {
             Event::Leaking { goroutines, function, line } => {
                 write!(f, "LEAK suspected: {goroutines} goroutines, most created by {function} line {line}")
             }
+            Event::Deadlocked { members, inferred, age_s, function } => {
+                let how = if *inferred { " (in part concluded)" } else { "" };
+                write!(f, "DEADLOCK of {members}{how}, for {age_s} s at least")?;
+                in_c(f, function)
+            }
+            Event::LockWaits { waiters, owner, waited_s, function } => {
+                let owner = match owner {
+                    LockOwner::Unknown => "unknown who has it".to_owned(),
+                    LockOwner::Thread(tid) => format!("thread {tid} has it"),
+                    LockOwner::Exited(tid) => format!("thread {tid} has ended with it"),
+                };
+                write!(
+                    f,
+                    "LOCK WAIT: {waiters} threads wait for a lock, for {waited_s} s at least, {owner}"
+                )?;
+                in_c(f, function)
+            }
+            Event::ThreadsStuck { away, baseline, window_s } => {
+                write!(f, "THREADS STUCK: {away} in C or in system calls, {baseline} {window_s} s ago")
+            }
+            Event::ThreadsUnseen(error) => write!(f, "threads cannot be looked at: {error}"),
             Event::AlertTooLarge => f.write_str("alert does not fit into a message: lost, and counted"),
             Event::Probed { spent, over_budget } => {
                 let why = if *over_budget { "over budget, " } else { "" };
@@ -292,6 +386,10 @@ impl fmt::Display for Note {
             Event::Unnamed(error) => write!(f, "creation site has no name: {error}"),
         }
     }
+}
+
+fn in_c(f: &mut fmt::Formatter<'_>, function: &str) -> fmt::Result {
+    if function.is_empty() { Ok(()) } else { write!(f, ", in {function}") }
 }
 
 /// Effects of one step.

@@ -1,19 +1,27 @@
 //! What the code at an address is and how a traceback prints it, remembered in a table of fixed size: the
 //! goroutines of a program stand at a few hundred different places, however many they are.
 
+mod kind;
+
 use alloc::boxed::Box;
+use alloc::format;
 use alloc::string::String;
 use alloc::vec::Vec;
 use core::fmt::Write as _;
+use core::ops::Range;
 
+use crate::arguments::Arguments;
 use crate::memory::{Addr, Bias, Error, Image, Va};
 use crate::moduledata::Module;
-use crate::pclntab::{Frame, InlineTrees, Pclntab, printed_name};
-use crate::runtime::Runtime;
+use crate::pclntab::{Frame, InlineTrees, Live, Pclntab, printed_name};
+use crate::runtime::{Owner, Runtime};
 use crate::stack::{Ends, Physical, Place};
+use kind::Kind;
 
 /// Places looked at before an older entry is given up.
 const PROBES: usize = 4;
+/// What code is called that the program's own function table does not cover.
+pub(crate) const ELSEWHERE: &str = "code in another module";
 
 /// How an address is meant.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -53,8 +61,40 @@ struct Known {
     /// As printed: name and place of each frame. For [`Meaning::Creation`] the name ends at its only frame's
     /// `end`, the place follows.
     text: Box<str>,
-    /// Whether a goroutine that begins here is the runtime's own.
-    system: bool,
+    /// What stands in the text at this place: the arguments of the function that the others were compiled
+    /// into. Empty for those that cannot be known.
+    arguments: (usize, Arguments),
+    /// Whose a goroutine is that begins here.
+    owner: Owner,
+}
+
+impl Known {
+    fn bytes(&self) -> usize {
+        self.text.len() + self.arguments.1.len() + self.frames.len() * size_of::<Shown>()
+    }
+
+    /// A part of the text, with the arguments if their place is in it.
+    fn lines(&self, part: Range<usize>, at: Addr) -> Lines<'_> {
+        let (place, arguments) = &self.arguments;
+        let has = !arguments.is_empty() && part.contains(place);
+        let middle = if has { *place } else { part.end };
+        Lines {
+            head: self.text.get(part.start..middle).unwrap_or_default(),
+            arguments: has.then_some((arguments, at)),
+            tail: self.text.get(middle..part.end).unwrap_or_default(),
+        }
+    }
+}
+
+/// Two lines of a traceback, with a place for arguments in the first.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Lines<'k> {
+    /// Before them.
+    pub(crate) head: &'k str,
+    /// The arguments, and where they lie.
+    pub(crate) arguments: Option<(&'k Arguments, Addr)>,
+    /// After them.
+    pub(crate) tail: &'k str,
 }
 
 /// The table.
@@ -62,6 +102,8 @@ pub struct Symbols {
     table: Pclntab,
     trees: InlineTrees,
     bias: Bias,
+    /// Where the code is that the table covers.
+    code: Range<Va>,
     minor: u16,
     wrapper_id: u8,
     slots: Vec<Option<Known>>,
@@ -79,6 +121,12 @@ pub(crate) enum Show {
 }
 
 impl Symbols {
+    /// Bytes that a table takes.
+    #[must_use]
+    pub fn bytes(places: usize, text_max: usize) -> usize {
+        slots_for(places) * size_of::<Option<Known>>() + text_max
+    }
+
     /// An empty table that remembers at least `places` addresses and `text_max` bytes of text, for the program
     /// of `runtime`.
     ///
@@ -98,9 +146,10 @@ impl Symbols {
             table: runtime.pclntab,
             trees: InlineTrees(elf.file_offset(gofunc).ok_or(outside)?),
             bias: runtime.bias,
+            code: runtime.code.clone(),
             minor: runtime.go.minor,
             wrapper_id: layout.wrapper_id,
-            slots: (0..places.max(PROBES).next_power_of_two()).map(|_| None).collect(),
+            slots: (0..slots_for(places)).map(|_| None).collect(),
             text_bytes: 0,
             text_max,
         })
@@ -111,9 +160,14 @@ impl Symbols {
         self.known(image, pc, meaning)?.place
     }
 
-    /// Whether a goroutine that starts at `pc` is the runtime's own. A start outside of Go's table is not.
-    pub(crate) fn is_system(&mut self, image: &mut dyn Image, pc: Addr) -> bool {
-        self.known(image, pc, Meaning::Instruction).is_some_and(|known| known.system)
+    /// Whose a goroutine that starts at `pc` is: when that is outside of Go's table, the user's.
+    pub(crate) fn owner(&mut self, image: &mut dyn Image, pc: Addr) -> Owner {
+        self.known(image, pc, Meaning::Instruction).map_or(Owner::User, |known| known.owner)
+    }
+
+    /// Whether the code at `pc` is not the one that this table is of.
+    pub(crate) fn is_elsewhere(&self, pc: Addr) -> bool {
+        pc.0 != 0 && !self.code.contains(&pc.unbiased(self.bias))
     }
 
     /// The function and the place of a `go` statement as printed; `None` when the runtime made it.
@@ -130,7 +184,7 @@ impl Symbols {
         image: &mut dyn Image,
         stack: &[Physical],
         show: Show,
-        print: &mut dyn FnMut(&str),
+        print: &mut dyn FnMut(Lines<'_>),
     ) {
         let (mut first, mut callee_panics) = (true, false);
         for frame in stack {
@@ -141,7 +195,7 @@ impl Symbols {
                 let elided = shown.wrapper && !callee_panics;
                 let visible = !elided && (shown.public || shown.gopanic && !first);
                 if visible || show == Show::All {
-                    print(known.text.get(begin..shown.end).unwrap_or_default());
+                    print(known.lines(begin..shown.end, frame.arguments));
                     first = false;
                 }
                 callee_panics = shown.panics;
@@ -187,6 +241,15 @@ impl Symbols {
         Ok((first.unwrap_or_default(), entry))
     }
 
+    /// Which words of a frame are still in use.
+    pub(crate) fn live(&self, image: &mut dyn Image, frame: &Physical) -> Result<Live, Error> {
+        let pc = frame.pc.unbiased(self.bias);
+        // Before its first instruction it has called nothing.
+        let begins = self.table.entry(image, pc).is_ok_and(|entry| entry == pc);
+        let at = if frame.stopped || begins { pc } else { Va(pc.0.saturating_sub(1)) };
+        self.table.live(image, self.trees, at)
+    }
+
     fn known(&mut self, image: &mut dyn Image, pc: Addr, meaning: Meaning) -> Option<&Known> {
         let mask = self.slots.len() - 1;
         let mixed = (pc.0 ^ (meaning as u64) << 61).wrapping_mul(0x9E37_79B9_7F4A_7C15);
@@ -207,62 +270,115 @@ impl Symbols {
     }
 
     fn remember(&mut self, at: usize, known: Known) {
-        if self.text_bytes + known.text.len() > self.text_max {
+        if self.text_bytes + known.bytes() > self.text_max {
             self.slots.fill_with(|| None);
             self.text_bytes = 0;
         }
-        self.text_bytes += known.text.len();
+        self.text_bytes += known.bytes();
         let old = self.slots.get_mut(at).and_then(|slot| slot.replace(known));
-        self.text_bytes -= old.map_or(0, |old| old.text.len());
+        self.text_bytes -= old.map_or(0, |old| old.bytes());
     }
 
     fn look_up(&self, image: &mut dyn Image, pc: Addr, meaning: Meaning) -> Known {
-        let mut known =
-            Known { pc, meaning, place: None, frames: Box::default(), text: Box::default(), system: false };
+        let mut known = Known {
+            pc,
+            meaning,
+            place: None,
+            frames: Box::default(),
+            text: Box::default(),
+            arguments: Default::default(),
+            owner: Owner::User,
+        };
         let va = pc.unbiased(self.bias);
-        let Ok(code) = self.table.code(image, va) else { return known };
+        let Ok(code) = self.table.code(image, va) else {
+            self.describe_elsewhere(&mut known);
+            return known;
+        };
         let at = if meaning == Meaning::Instruction || va == code.entry { va } else { Va(va.0 - 1) };
         let offset = va.0 - code.entry.0;
-        let (mut text, mut frames, mut outer) = (String::new(), Vec::new(), Kind::default());
-        if meaning == Meaning::Creation {
-            // Go names the function that the statement was compiled into, with the statement's own line.
-            let (mut place, mut name) = (String::new(), String::new());
-            let _ = self.table.frames(image, self.trees, at, |frame| {
-                if place.is_empty() {
-                    let _ = write!(place, "\n\t{}:{}", frame.file, frame.line);
-                }
-                if !frame.inlined {
-                    outer = Kind::of(&frame.function, self.minor);
-                    name = printed_name(&frame.function, self.minor).concat();
-                }
-            });
-            text = name;
-            frames.push(outer.shown(text.len(), pc, false));
-            text += &place;
-            end_line(&mut text, offset);
+        let outer = if meaning == Meaning::Creation {
+            self.describe_creation(image, &mut known, at, offset)
         } else {
-            let _ = self.table.frames(image, self.trees, at, |frame| {
-                outer = Kind::of(&frame.function, self.minor);
-                // Arguments would take more of the stack and of the tables than they tell.
-                let name = printed_name(&frame.function, self.minor).concat();
-                let _ = write!(text, "{name}(...)\n\t{}:{}", frame.file, frame.line);
-                end_line(&mut text, if frame.inlined { 0 } else { offset });
-                let returns = Addr(Va(frame.pc).biased(self.bias).0.wrapping_add(1));
-                frames.push(outer.shown(text.len(), returns, frame.id == self.wrapper_id));
-            });
-        }
+            self.describe(image, &mut known, at, offset)
+        };
         let ends = match (code.top, code.switches_stack) {
             (true, _) => Ends::Always,
             // It is written so that it can be unwound at any time (`resolveInternal`).
             (false, true) if !outer.cgocallback => Ends::UnlessSyscall,
             _ => Ends::No,
         };
-        let (entry, injected) = (code.entry.biased(self.bias), outer.injected);
-        known.place = Some(Place { entry, frame_bytes: code.frame_bytes, ends, injected });
-        (known.frames, known.text) = (frames.into_boxed_slice(), text.into_boxed_str());
-        known.system = outer.system;
+        known.place = Some(Place {
+            entry: code.entry.biased(self.bias),
+            frame_bytes: code.frame_bytes,
+            ends,
+            injected: outer.injected,
+            traps: outer.traps,
+            argument_bytes: known.arguments.1.reach(),
+        });
+        known.owner = outer.owner;
         known
     }
+
+    /// Code that another module has brought along (`runtime/symtab.go`, `moduledata.next`): a plugin. Its address
+    /// is all that is known, and that no name of this module's is the right one.
+    fn describe_elsewhere(&self, known: &mut Known) {
+        if !self.is_elsewhere(known.pc) {
+            return;
+        }
+        let text = format!("{ELSEWHERE}\n\tpc={}\n", known.pc);
+        let end = if known.meaning == Meaning::Creation { ELSEWHERE.len() } else { text.len() };
+        known.frames = Box::new([Kind { public: true, ..Kind::default() }.shown(end, known.pc, false)]);
+        known.text = text.into_boxed_str();
+    }
+
+    /// The functions at work at `at`, and the arguments of the outermost.
+    fn describe(&self, image: &mut dyn Image, known: &mut Known, at: Va, offset: u64) -> Kind {
+        let (mut text, mut frames, mut outer) = (String::new(), Vec::new(), Kind::default());
+        let mut stands_at = at;
+        if self.minor <= 20 {
+            // It asked where the outermost inlined call stands (`runtime/traceback.go`, `tracepc`).
+            let _ = self.table.frames(image, self.trees, at, |frame| stands_at = Va(frame.pc));
+        }
+        let arguments = self.table.arguments(image, self.trees, stands_at);
+        let _ = self.table.frames(image, self.trees, at, |frame| {
+            outer = Kind::of(&frame.function, self.minor);
+            text += &printed_name(&frame.function, self.minor).concat();
+            text.push('(');
+            match &arguments {
+                Ok(arguments) if !frame.inlined => known.arguments = (text.len(), arguments.clone()),
+                _ => text += "...",
+            }
+            let _ = write!(text, ")\n\t{}:{}", frame.file, frame.line);
+            end_line(&mut text, if frame.inlined { 0 } else { offset });
+            let returns = Addr(Va(frame.pc).biased(self.bias).0.wrapping_add(1));
+            frames.push(outer.shown(text.len(), returns, frame.id == self.wrapper_id));
+        });
+        (known.frames, known.text) = (frames.into_boxed_slice(), text.into_boxed_str());
+        outer
+    }
+
+    /// Go names the function that a `go` statement was compiled into, with the statement's own line.
+    fn describe_creation(&self, image: &mut dyn Image, known: &mut Known, at: Va, offset: u64) -> Kind {
+        let (mut place, mut text, mut outer) = (String::new(), String::new(), Kind::default());
+        let _ = self.table.frames(image, self.trees, at, |frame| {
+            if place.is_empty() {
+                let _ = write!(place, "\n\t{}:{}", frame.file, frame.line);
+            }
+            if !frame.inlined {
+                outer = Kind::of(&frame.function, self.minor);
+                text = printed_name(&frame.function, self.minor).concat();
+            }
+        });
+        known.frames = Box::new([outer.shown(text.len(), known.pc, false)]);
+        text += &place;
+        end_line(&mut text, offset);
+        known.text = text.into_boxed_str();
+        outer
+    }
+}
+
+fn slots_for(places: usize) -> usize {
+    places.max(PROBES).next_power_of_two()
 }
 
 /// ` +0x1d` where there is an offset, and the end of the line.
@@ -271,78 +387,4 @@ fn end_line(text: &mut String, offset: u64) {
         let _ = write!(text, " +{offset:#x}");
     }
     text.push('\n');
-}
-
-/// What a function's name tells.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-struct Kind {
-    public: bool,
-    gopanic: bool,
-    panics: bool,
-    injected: bool,
-    cgocallback: bool,
-    system: bool,
-}
-
-impl Kind {
-    fn of(name: &str, minor: u16) -> Kind {
-        let gopanic = name == "runtime.gopanic";
-        let exempt = matches!(name, "runtime.main" | "runtime.handleAsyncEvent" | "runtime.corostart");
-        let ours = name.strip_prefix("runtime.");
-        // Shown always since Go 1.25, to tell what the goroutine is.
-        let runs = minor >= 25 && matches!(name, "runtime.runFinalizers" | "runtime.runCleanups");
-        Kind {
-            public: runs || name.contains('.') && ours.is_none_or(|rest| is_exported(rest, minor)),
-            gopanic,
-            panics: gopanic || matches!(name, "runtime.sigpanic" | "runtime.panicwrap"),
-            injected: matches!(name, "runtime.sigpanic" | "runtime.asyncPreempt" | "runtime.debugCallV2"),
-            cgocallback: name == "runtime.cgocallback",
-            system: ours.is_some() && !exempt,
-        }
-    }
-
-    fn shown(self, end: usize, returns: Addr, wrapper: bool) -> Shown {
-        Shown { end, returns, wrapper, panics: self.panics, gopanic: self.gopanic, public: self.public }
-    }
-}
-
-/// `isExportedRuntime` of `runtime/traceback.go`; methods count since Go 1.23.
-fn is_exported(rest: &str, minor: u16) -> bool {
-    let upper = |text: &str| text.starts_with(|c: char| c.is_ascii_uppercase());
-    if minor < 23 {
-        return upper(rest);
-    }
-    match rest.rsplit_once('.') {
-        None => upper(rest),
-        Some((receiver, method)) => {
-            let pointer = receiver.strip_prefix("(*").and_then(|r| r.strip_suffix(')'));
-            let receiver = pointer.unwrap_or(receiver);
-            upper(method) && (receiver.is_empty() || upper(receiver))
-        }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn what_is_shown_depends_on_the_release() {
-        for (minor, name, public) in [
-            (24, "main.main", true),
-            (24, "runtime.gopark", false),
-            (24, "runtime.Gosched", true),
-            (24, "internal/poll.runtime_pollWait", true),
-            (24, "gosave_systemstack_switch", false),
-            (22, "runtime.(*Func).Entry", false),
-            (23, "runtime.(*Func).Entry", true),
-            (23, "runtime.(*mheap).Alloc", false),
-            (24, "runtime.Pinner.Pin", true),
-            (24, "runtime.runFinalizers", false),
-            (25, "runtime.runFinalizers", true),
-            (27, "runtime.", false),
-        ] {
-            assert_eq!(Kind::of(name, minor).public, public, "Go 1.{minor} {name}");
-        }
-    }
 }

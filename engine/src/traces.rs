@@ -4,22 +4,27 @@
 //! it has not run in between are they believed. This is done for a batch at a time; what ran, and what has
 //! a deep stack, is read once more on its own.
 
-use alloc::boxed::Box;
-use alloc::vec;
 use alloc::vec::Vec;
+use core::ops::Range;
+
+use glg_proto::wire::Wait;
 
 use crate::gather::{Gather, each_alone};
-use crate::goroutines::Allgs;
+use crate::goroutines::{Allgs, has_origin, wait};
 use crate::layout::{Arch, Layout, Status};
 use crate::memory::{Addr, Error, Image, Memory, Run, le};
 use crate::runtime::Runtime;
-use crate::stack::{Copied, End, Physical, Start, unwind};
+use crate::stack::{Copied, End, Physical, Start, Unwound, unwind};
 use crate::symbols::{Meaning, Symbols};
 
-/// Goroutines read in one go.
-const BATCH: usize = 64;
-/// Bytes of a stack fetched at first: enough for nearly all that are blocked.
-const HEAD: usize = 512;
+/// Goroutines read in one go, and places of `allgs`.
+const BATCH: usize = 128;
+const PLACES: usize = 1024;
+/// Bytes of a stack fetched at first, where as many are in use: enough for nearly all that are blocked.
+const HEAD: usize = 8 << 10;
+/// Bytes of stacks fetched in one go. A small stack counts whole, because its neighbours are fetched with it.
+const HEADS: usize = 256 << 10;
+const SMALL: usize = 2 << 10;
 /// By how much more is fetched each time that this was not enough.
 const GROW: usize = 8;
 /// Bytes of a `g` at most.
@@ -63,15 +68,17 @@ pub struct Traced {
     pub status: Status,
     /// Go's number for what it waits for: see [`Layout::wait_texts`].
     pub reason: u8,
+    /// The same in our words.
+    pub wait: Wait,
     /// When it was first seen blocked by the garbage collector, on the runtime's clock; 0 before.
     pub since: u64,
     /// Whether it is locked to a thread.
     pub locked: bool,
     /// Which goroutine created it; 0 before Go 1.21.
     pub parent: u64,
-    /// Return address of the `go` statement.
+    /// Return address of the `go` statement; 0 for a thread of C that called into Go.
     pub gopc: Addr,
-    /// Entry of the function it runs.
+    /// Entry of the function it runs; 0 as before.
     pub startpc: Addr,
     /// Where it stands; `None` while it runs.
     start: Option<Start>,
@@ -86,6 +93,8 @@ pub struct Stack<'a> {
     pub frames: &'a [Physical],
     /// Whether these are all; `None` while it runs.
     pub end: Option<End>,
+    /// The memory they lie in.
+    pub memory: Copied<'a>,
 }
 
 /// What a walk met besides.
@@ -108,29 +117,34 @@ pub struct Tracer {
     limits: TraceLimits,
     pointers: Vec<u64>,
     runs: Vec<Run>,
-    before: Box<[u8]>,
-    after: Box<[u8]>,
-    heads: Box<[u8]>,
+    batch: Vec<Option<Traced>>,
+    gs: Gather,
+    heads: Gather,
     deep: Vec<u8>,
     frames: Vec<Physical>,
-    gather: Gather,
 }
 
 impl Tracer {
+    /// Bytes that one takes.
+    #[must_use]
+    pub fn bytes(limits: &TraceLimits) -> usize {
+        let batch = PLACES * 8 + BATCH * (size_of::<Run>() + size_of::<Option<Traced>>());
+        let read = Gather::bytes(BATCH, BATCH * G_MAX) + Gather::bytes(BATCH, HEADS);
+        batch + read + limits.stack_bytes + limits.frames * size_of::<Physical>()
+    }
+
     /// A walker with these bounds.
     #[must_use]
     pub fn new(limits: TraceLimits) -> Tracer {
-        let buffer = |bytes| vec![0u8; bytes].into_boxed_slice();
         Tracer {
             limits,
-            pointers: Vec::with_capacity(BATCH),
+            pointers: Vec::with_capacity(PLACES),
             runs: Vec::with_capacity(BATCH),
-            before: buffer(BATCH * G_MAX),
-            after: buffer(BATCH * G_MAX),
-            heads: buffer(BATCH * HEAD),
+            batch: Vec::with_capacity(BATCH),
+            gs: Gather::new(BATCH, BATCH * G_MAX),
+            heads: Gather::new(BATCH, HEADS),
             deep: Vec::new(),
             frames: Vec::with_capacity(limits.frames),
-            gather: Gather::new(),
         }
     }
 
@@ -145,101 +159,141 @@ impl Tracer {
     ) -> Result<TraceStats, Error> {
         let mut stats = TraceStats::default();
         let mut places = Allgs::new(0, self.limits.goroutines);
-        let mut bytes = [0u8; BATCH * 8];
+        let mut bytes = [0u8; PLACES * 8];
         while places.read(target.runtime, target.memory, &mut bytes, &mut self.pointers)? {
-            if !self.batch(target, &mut stats, visit)? {
-                return Ok(stats);
+            for from in (0..self.pointers.len()).step_by(BATCH) {
+                if !self.batch(target, from, &mut stats, visit)? {
+                    return Ok(stats);
+                }
             }
         }
         stats.skipped = places.skipped;
         Ok(stats)
     }
 
+    /// Reads the batch of `g`s at `from` of the pointers, and then their stacks, as many at a time as there is
+    /// room for.
     fn batch(
         &mut self,
         target: &mut Target<'_>,
+        from: usize,
         stats: &mut TraceStats,
         visit: &mut dyn FnMut(&mut Target<'_>, &Traced, Stack<'_>) -> bool,
     ) -> Result<bool, Error> {
         let layout = target.runtime.layout;
-        let size = record_bytes(layout);
-        self.fetch(target, size)?;
-        let mut from = 0;
-        for i in 0..self.pointers.len() {
-            let g = Addr(self.pointers.get(i).copied().unwrap_or(0));
-            let run = self.runs.get(i).copied().unwrap_or(Run { at: Addr(0), len: 0 });
-            let record = |bytes: &[u8]| bytes.get(i * size..(i + 1) * size).and_then(|r| decode(layout, r));
-            let head = self.heads.get(from..from + run.len).unwrap_or_default();
-            from += run.len;
-            let Some(now) = record(&self.after) else {
-                let status = self.after.get(i * size..(i + 1) * size).and_then(|r| raw_status(layout, r));
-                stats.torn += u64::from(!status.is_some_and(Status::is_dead));
-                continue;
-            };
-            if target.symbols.is_system(target.image, now.startpc) {
-                continue;
+        let to = self.pointers.len().min(from + BATCH);
+        self.read_gs(target, from..to)?;
+        self.batch.clear();
+        self.batch.extend((0..to - from).map(|i| decode(layout, self.gs.get(i))));
+        let mut at = from;
+        while at < to {
+            let end = self.read_heads(target, from, at..to)?;
+            self.read_gs(target, at..end)?;
+            for i in at..end {
+                let before = self.batch.get(i - from).copied().flatten();
+                if !self.one(target, i, i - at, before, stats, visit)? {
+                    return Ok(false);
+                }
             }
-            let mut answer = Answer::Again;
-            if record(&self.before) == Some(now) {
-                let stack = Copied { at: run.at, bytes: head };
-                answer = follow(target, &now, stack, self.limits.frames, &mut self.frames);
-            }
-            let traced = match answer {
-                Answer::Again => self.alone(target, g)?,
-                Answer::Running => Some((now, None)),
-                Answer::Stack(end) => Some((now, Some(end))),
-            };
-            let Some((traced, end)) = traced else { continue };
-            stats.shown += 1;
-            stats.running += u64::from(end.is_none());
-            stats.cut += u64::from(end.is_some_and(|end| end != End::Complete));
-            let frames = if end.is_some() { self.frames.as_slice() } else { &[] };
-            if !visit(target, &traced, Stack { frames, end }) {
-                return Ok(false);
-            }
+            at = end;
         }
         Ok(true)
     }
 
-    /// Reads the `g`s of the batch, the heads of their stacks, and the `g`s again. Leaves the heads' places in
-    /// `runs`.
-    fn fetch(&mut self, target: &mut Target<'_>, size: usize) -> Result<(), Error> {
-        let layout = target.runtime.layout;
+    fn read_gs(&mut self, target: &mut Target<'_>, places: Range<usize>) -> Result<(), Error> {
+        let len = record_bytes(target.runtime.layout);
+        let gs = self.pointers.get(places).unwrap_or_default();
         self.runs.clear();
-        self.runs.extend(self.pointers.iter().map(|g| Run { at: Addr(*g), len: size }));
-        let len = size * self.runs.len();
-        self.gather.read(target.memory, &self.runs, self.before.get_mut(..len).unwrap_or_default())?;
-        // The heads of their stacks; those that have none get none.
-        let stacks = self.before.chunks_exact(size).take(self.pointers.len());
-        let heads = stacks.zip(&self.pointers).map(|(record, g)| {
-            decode(layout, record).and_then(|g| g.head(HEAD)).unwrap_or(Run { at: Addr(*g), len: 0 })
-        });
-        self.runs.clear();
-        self.runs.extend(heads);
-        let heads: usize = self.runs.iter().map(|run| run.len).sum();
-        self.gather.read(target.memory, &self.runs, self.heads.get_mut(..heads).unwrap_or_default())?;
-        let again: [Run; BATCH] =
-            core::array::from_fn(|i| Run { at: Addr(self.pointers.get(i).copied().unwrap_or(0)), len: size });
-        let again = again.get(..self.pointers.len()).unwrap_or_default();
-        self.gather.read(target.memory, again, self.after.get_mut(..len).unwrap_or_default())
+        self.runs.extend(gs.iter().map(|g| Run { at: Addr(*g), len }));
+        self.gs.read(target.memory, &self.runs)
     }
 
-    /// Reads one goroutine, with as much of its stack as it takes; `None` when it has ended.
-    fn alone(&mut self, target: &mut Target<'_>, g: Addr) -> Result<Option<(Traced, Option<End>)>, Error> {
+    /// Reads stacks of the batch that began at `from`, and returns where it stopped.
+    fn read_heads(
+        &mut self,
+        target: &mut Target<'_>,
+        from: usize,
+        places: Range<usize>,
+    ) -> Result<usize, Error> {
+        let batch = self.batch.get(places.start - from..).unwrap_or_default();
+        let mut room = HEADS;
+        self.runs.clear();
+        for g in batch.iter().take(places.len()) {
+            // Those that have no stack get none.
+            let head = g.and_then(|g| g.head(HEAD)).unwrap_or(Run { at: Addr(0), len: 0 });
+            match room.checked_sub(head.len.max(SMALL)) {
+                Some(left) => room = left,
+                None => break,
+            }
+            self.runs.push(head);
+        }
+        self.heads.read(target.memory, &self.runs)?;
+        Ok(places.start + self.runs.len())
+    }
+
+    /// Visits the `i`th of the pointers, whose stack is the `nth` of those just read.
+    fn one(
+        &mut self,
+        target: &mut Target<'_>,
+        i: usize,
+        nth: usize,
+        before: Option<Traced>,
+        stats: &mut TraceStats,
+        visit: &mut dyn FnMut(&mut Target<'_>, &Traced, Stack<'_>) -> bool,
+    ) -> Result<bool, Error> {
+        let layout = target.runtime.layout;
+        let record = self.gs.get(nth);
+        let Some(now) = decode(layout, record) else {
+            stats.torn += u64::from(!raw_status(layout, record).is_some_and(Status::is_dead));
+            return Ok(true);
+        };
+        if target.symbols.owner(target.image, now.startpc).is_system(now.wait) {
+            return Ok(true);
+        }
+        let head = |gather| head_of(gather, &now, nth);
+        let mut answer = Answer::Again;
+        if before == Some(now) {
+            answer = follow(target, &now, head(&self.heads), self.limits.frames, &mut self.frames);
+        }
+        let (traced, end, memory) = match answer {
+            Answer::Again => {
+                let g = Addr(self.pointers.get(i).copied().unwrap_or(0));
+                match self.alone(target, g)? {
+                    Some((traced, end, at)) => (traced, end, Copied { at, bytes: &self.deep }),
+                    None => return Ok(true),
+                }
+            }
+            Answer::Running => (now, None, Copied { at: Addr(0), bytes: &[] }),
+            Answer::Stack(end) => (now, Some(end), head(&self.heads)),
+        };
+        stats.shown += 1;
+        stats.running += u64::from(end.is_none());
+        stats.cut += u64::from(end.is_some_and(|end| end != End::Complete));
+        let frames = if end.is_some() { self.frames.as_slice() } else { &[] };
+        Ok(visit(target, &traced, Stack { frames, end, memory }))
+    }
+
+    /// Reads one goroutine, with as much of its stack as it takes, into `deep`; also says where that was.
+    /// `None` when it has ended.
+    fn alone(
+        &mut self,
+        target: &mut Target<'_>,
+        g: Addr,
+    ) -> Result<Option<(Traced, Option<End>, Addr)>, Error> {
         let layout = target.runtime.layout;
         let (mut tries, mut bytes) = (0, HEAD * GROW);
         loop {
             let Some(now) = read_one(target.memory, layout, g)? else { return Ok(None) };
             let whole = bytes >= self.limits.stack_bytes;
             let Some(run) = now.head(bytes.min(self.limits.stack_bytes)) else {
-                return Ok(Some((now, None)));
+                return Ok(Some((now, None, g)));
             };
             self.deep.resize(run.len, 0);
             each_alone(target.memory, &[run], &mut self.deep)?;
             match read_one(target.memory, layout, g)? {
                 None => return Ok(None),
                 Some(after) if after == now => {}
-                Some(after) if tries >= TRIES => return Ok(Some((after, None))),
+                Some(after) if tries >= TRIES => return Ok(Some((after, None, g))),
                 Some(_) => {
                     tries += 1;
                     continue;
@@ -247,17 +301,22 @@ impl Tracer {
             }
             let stack = Copied { at: run.at, bytes: &self.deep };
             match follow(target, &now, stack, self.limits.frames, &mut self.frames) {
-                Answer::Running => return Ok(Some((now, None))),
-                Answer::Again if whole => return Ok(Some((now, Some(End::TooDeep)))),
+                Answer::Running => return Ok(Some((now, None, g))),
+                Answer::Again if whole => return Ok(Some((now, Some(End::TooDeep), run.at))),
                 Answer::Again => bytes = bytes.saturating_mul(GROW),
-                Answer::Stack(end) => return Ok(Some((now, Some(end)))),
+                Answer::Stack(end) => return Ok(Some((now, Some(end), run.at))),
             }
         }
     }
 }
 
+/// The `nth` stack that was read, which is that of `g`.
+fn head_of<'h>(heads: &'h Gather, g: &Traced, nth: usize) -> Copied<'h> {
+    Copied { at: g.start.map_or(Addr(0), |start| start.sp), bytes: heads.get(nth) }
+}
+
 /// What became of a stack.
-enum Answer {
+pub(crate) enum Answer {
     /// It does not stand still.
     Running,
     /// The copy was too short.
@@ -266,7 +325,7 @@ enum Answer {
     Stack(End),
 }
 
-fn follow(
+pub(crate) fn follow(
     target: &mut Target<'_>,
     g: &Traced,
     stack: Copied<'_>,
@@ -275,18 +334,29 @@ fn follow(
 ) -> Answer {
     let Some(start) = g.start else { return Answer::Running };
     let Target { symbols, image, runtime, .. } = target;
-    let mut look = |pc| symbols.place(*image, pc, Meaning::Return);
-    let end = unwind(runtime.layout.arch, start, stack, max, frames, &mut look);
+    let mut unknown = None;
+    let mut look = |pc| {
+        let place = symbols.place(*image, pc, Meaning::Return);
+        unknown = place.is_none().then_some(pc);
+        place
+    };
+    let Unwound { end, reach } = unwind(runtime.layout.arch, start, stack, max, frames, &mut look);
+    if let Some(pc) = unknown.filter(|_| end == End::Broken && frames.len() < max) {
+        // Where it leads can at least be said.
+        frames.push(Physical { pc, stopped: false, arguments: Addr(0) });
+    }
     let copied = stack.at.0.saturating_add(stack.bytes.len() as u64);
     match end {
         End::More if copied < g.stack[1] => Answer::Again,
+        // Its arguments are beyond.
+        End::Complete if copied < reach && copied < g.stack[1] => Answer::Again,
         // It reaches beyond its own stack.
         End::More => Answer::Stack(End::Broken),
         end => Answer::Stack(end),
     }
 }
 
-fn read_one(memory: &mut dyn Memory, layout: &Layout, g: Addr) -> Result<Option<Traced>, Error> {
+pub(crate) fn read_one(memory: &mut dyn Memory, layout: &Layout, g: Addr) -> Result<Option<Traced>, Error> {
     let mut bytes = [0u8; G_MAX];
     let record = bytes.get_mut(..record_bytes(layout)).unwrap_or_default();
     each_alone(memory, &[Run { at: g, len: record.len() }], record)?;
@@ -310,7 +380,8 @@ fn decode(layout: &Layout, record: &[u8]) -> Option<Traced> {
     let word = |offset: u16| le::u64(record, offset.into()).ok();
     let status = raw_status(layout, record).filter(|status| !status.is_dead())?;
     let (goid, gopc) = (word(l.goid)?, word(l.gopc)?);
-    if goid == 0 || gopc == 0 {
+    let startpc = word(l.startpc)?;
+    if goid == 0 || !has_origin(gopc, startpc) {
         return None;
     }
     let stack = [word(l.stack_lo)?, word(l.stack_hi)?];
@@ -326,16 +397,18 @@ fn decode(layout: &Layout, record: &[u8]) -> Option<Traced> {
             Some(Start { pc, sp, lr, syscall: false })
         }
     };
+    let reason = le::u8(record, l.waitreason.into()).ok()?;
     let start = start.filter(|start| (stack[0]..stack[1]).contains(&start.sp.0));
     Some(Traced {
         goid,
         status,
-        reason: le::u8(record, l.waitreason.into()).ok()?,
+        reason,
+        wait: wait(layout, status, reason),
         since: word(l.waitsince)?,
         locked: word(l.lockedm)? != 0,
         parent: l.parent_goid.and_then(word).unwrap_or(0),
         gopc: Addr(gopc),
-        startpc: Addr(word(l.startpc)?),
+        startpc: Addr(startpc),
         start,
         stack,
         ran: le::u8(record, l.tracking_seq.into()).ok()?,
@@ -344,7 +417,7 @@ fn decode(layout: &Layout, record: &[u8]) -> Option<Traced> {
 
 impl Traced {
     /// The lowest `bytes` of its stack that are in use.
-    fn head(&self, bytes: usize) -> Option<Run> {
+    pub(crate) fn head(&self, bytes: usize) -> Option<Run> {
         let at = self.start?.sp;
         let left = usize::try_from(self.stack[1].checked_sub(at.0)?).unwrap_or(usize::MAX);
         Some(Run { at, len: bytes.min(left) })

@@ -1,14 +1,19 @@
 //! A watched target: where it stands, and how it is spoken of.
 
+use core::fmt::Write as _;
+
 use glg_proto::wire::{Site, Target, tail};
 
 use crate::detector::{CONFIRMS_PER_WINDOW, Growth, growth};
 use crate::goroutines::Counter;
 use crate::history::{Closed, History};
 use crate::investigation::{Investigation, SiteGrowth};
-use crate::memory::{Error, Image};
+use crate::locks::watching::LockWatch;
+use crate::memory::{Addr, Error, Image};
+use crate::pclntab::Position;
 use crate::runtime::Runtime;
 use crate::step::{Effect, Effects, EngineConfig, Event, Name, Note, TargetId};
+use crate::symbols::ELSEWHERE;
 
 /// Where a target stands.
 pub(crate) enum Phase {
@@ -31,6 +36,9 @@ pub(crate) struct Watch {
     pub(crate) history: History,
     pub(crate) phase: Phase,
     pub(crate) failures: u32,
+    pub(crate) locks: LockWatch,
+    /// Whether the log has said that its threads cannot be looked at.
+    pub(crate) threads_unseen: bool,
 }
 
 impl Watch {
@@ -106,7 +114,7 @@ impl Watch {
     pub(crate) fn name_site(&self, image: &mut dyn Image, site: &SiteGrowth, effects: &mut Effects) -> Site {
         let position = self.runtime.creation(image, site.key.gopc).unwrap_or_else(|error| {
             self.say(effects, Event::Unnamed(error));
-            crate::pclntab::Position::default()
+            elsewhere(&self.runtime, site.key.gopc)
         });
         Site {
             // Both ends with what tells the most.
@@ -119,6 +127,17 @@ impl Watch {
             attributed: site.attributed,
         }
     }
+}
+
+/// What is said of a `go` statement in code that the program's function table does not cover, such as a plugin's.
+fn elsewhere(runtime: &Runtime, gopc: Addr) -> Position {
+    let mut position = Position::default();
+    if gopc.0 != 0 && !runtime.is_go_code(gopc) {
+        // Both are far shorter than there is room for.
+        let _ = position.function.push_str(ELSEWHERE);
+        let _ = write!(position.file, "pc={gopc}");
+    }
+    position
 }
 
 /// A step makes far fewer effects than there is room for; were there more, the notes at the end would go.

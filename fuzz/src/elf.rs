@@ -3,6 +3,7 @@
 use glg_engine::elf::Elf;
 use glg_engine::memory::{Addr, Va};
 use glg_engine::runtime::Runtime;
+use glg_proto::wire::Wait;
 
 use crate::foreign::program::{ENTRY, TEXT};
 use crate::foreign::{File, programs};
@@ -29,7 +30,7 @@ pub fn check(data: &[u8]) {
         let Ok(runtime) = Runtime::open(&mut file, Addr(entry)) else { continue };
         for pc in (0..9).map(|i| Addr(runtime.bias.0.wrapping_add(TEXT + i * 0x93))) {
             let _ = runtime.creation(&mut file, pc);
-            let _ = runtime.is_system(&mut file, pc);
+            let _ = runtime.is_system(&mut file, pc, Wait::ChanReceive);
             let _ = runtime.code(&mut file, pc.unbiased(runtime.bias), &mut [0; 96]);
         }
     }

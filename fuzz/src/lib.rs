@@ -31,7 +31,7 @@ pub struct Target {
 /// All targets.
 pub const TARGETS: &[Target] = &[
     Target { name: "elf", check: elf::check, seeds: elf::seeds, max_len: 16 << 10 },
-    Target { name: "buildinfo", check: buildinfo::check, seeds: buildinfo::seeds, max_len: 256 },
+    Target { name: "buildinfo", check: buildinfo::check, seeds: buildinfo::seeds, max_len: 512 },
     Target { name: "pclntab", check: pclntab::check, seeds: pclntab::seeds, max_len: 16 << 10 },
     Target { name: "probe_point", check: probe_point::check, seeds: probe_point::seeds, max_len: 256 },
     Target { name: "code", check: code::check, seeds: code::seeds, max_len: 1024 },

@@ -74,6 +74,7 @@ pub fn check(data: &[u8]) {
             assert!(code.entry <= pc, "{pc:?} before its function {:?}", code.entry);
         }
         frames(&table, &mut image, InlineTrees(trees), pc);
+        let _ = table.arguments(&mut image, InlineTrees(trees), pc);
     }
 }
 
@@ -147,6 +148,7 @@ pub fn capture(program: &[u8]) -> Result<Vec<u8>, Error> {
         table.position(&mut recorder, pc)?;
         table.code(&mut recorder, pc)?;
         table.frames(&mut recorder, InlineTrees(trees), pc, |_| {})?;
+        table.arguments(&mut recorder, InlineTrees(trees), pc)?;
         seed.extend(pc.0.to_le_bytes());
     }
     for (offset, len) in joined(&recorder.read) {
@@ -219,6 +221,11 @@ mod tests {
                     .unwrap();
             }
             assert!(depth > 0, "a seed without an inlined function tries nothing");
+            let arguments = |pc: &u64| table.arguments(&mut image, InlineTrees(words[2]), Va(*pc)).unwrap();
+            let reach: Vec<u16> = words[3..].iter().map(arguments).map(|found| found.reach()).collect();
+            // main.main(), newproc1(five words and two bits), goexit0(g), main(), mallocgc(size, type, bool).
+            assert_eq!((reach[0], reach[2], reach[3], reach[4]), (0, 8, 0, 17), "{reach:?}");
+            assert!(reach[1] >= 24, "{reach:?}");
         }
     }
 

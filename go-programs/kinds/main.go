@@ -41,6 +41,8 @@ var kinds = []kind{
 	{"startInlined", 17, []string{"chan receive"}, startInlined},
 	{"startInClosure", 18, []string{"chan receive"}, startInClosure},
 	{"startMethod", 19, []string{"select"}, func(n int) { newDock().startMethod(n) }},
+	{"goFunc", 2, []string{"chan receive"}, startAfterFunc},
+	{"", 1, []string{"sleep"}, startFinaliser},
 }
 
 func main() {
@@ -182,6 +184,40 @@ func startTimer(n int) {
 		go func() {
 			<-time.After(1000 * time.Hour)
 		}()
+	}
+}
+
+// startAfterFunc blocks in what timers call.
+func startAfterFunc(n int) {
+	from := make(chan int)
+	for i := 0; i < n; i++ {
+		time.AfterFunc(0, func() { receive(from) })
+	}
+}
+
+// startFinaliser makes the runtime's own goroutine for finalisers call one that does not return.
+func startFinaliser(int) {
+	begun := make(chan struct{})
+	abandon(func(_ *[64]byte) {
+		close(begun)
+		time.Sleep(1000 * time.Hour)
+	})
+	collectUntil(begun)
+}
+
+//go:noinline
+func abandon(finaliser func(*[64]byte)) {
+	runtime.SetFinalizer(new([64]byte), finaliser)
+}
+
+func collectUntil(begun chan struct{}) {
+	for {
+		runtime.GC()
+		select {
+		case <-begun:
+			return
+		case <-time.After(time.Millisecond):
+		}
 	}
 }
 

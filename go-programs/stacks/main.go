@@ -1,9 +1,11 @@
 // Program stacks parks goroutines with stacks that are not plain: generic functions, methods behind interfaces,
 // deep recursion, deferred calls while panicking, closures compiled into each other, calls through method values,
-// one that is locked, one created by another that has ended.
+// arguments of all kinds, one that is locked, one created by another that has ended. With the argument `held` it
+// holds others in the middle of their work.
 package main
 
 import (
+	"os"
 	"runtime"
 	"sync"
 	"time"
@@ -24,7 +26,7 @@ var shapes = []func(){
 	func() { go recurse(3) },
 	func() { go recurse(99) },
 	func() { go recurse(100) },
-	func() { go recurse(2000) },
+	func() { go recurse(900) },
 	func() { go large(40) },
 	func() { go panics() },
 	func() { go dereferences(nil) },
@@ -45,9 +47,21 @@ var shapes = []func(){
 	},
 	func() { time.AfterFunc(time.Millisecond, rest) },
 	func() { startHere() },
+	func() { go small(-1, 2, 0x1234, true, 1.5, 2.5) },
+	func() { go many(1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12) },
+	func() { go composed("text", []int{1}, struct{}{}, pair{3, "x"}, [2]uint16{4, 5}, 2i, recurse, rest) },
+	func() { go nested(outer{a: 1}, [0]int{}, 2) },
+	func() { go broad([40]uint64{7}, 8) },
+	func() { go variadic("three", 1, 2, 3) },
+	func() { go used(5, "kept", forever) },
+	func() { go pair{6, "receiver"}.wait(7) },
+	func() { go results(8) },
 }
 
 func main() {
+	if len(os.Args) > 1 && os.Args[1] == "held" {
+		hold()
+	}
 	for _, start := range shapes {
 		start()
 	}

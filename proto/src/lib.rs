@@ -2,12 +2,15 @@
 //!
 //! - [`probe`]: what the kernel programs hand to the agent (plain structs, native endian, one machine).
 //! - [`wire`]: what the vehicle sends to the cloud (postcard in a versioned envelope).
+//! - [`locks`]: the part of that about locks in C.
 //! - [`topics`]: where on the broker it goes.
 //!
 //! Nothing here knows how Go works inside.
 #![no_std]
 #![forbid(unsafe_code)]
 
+#[cfg(feature = "wire")]
+pub mod locks;
 pub mod probe;
 #[cfg(feature = "wire")]
 pub mod topics;

@@ -8,6 +8,8 @@ use core::fmt;
 use heapless::{String, Vec};
 use serde::{Deserialize, Serialize};
 
+use crate::locks::{Deadlock, LockWait, StuckThreads};
+
 /// First byte of every message.
 pub const VERSION: u8 = 1;
 /// Longest device name, in bytes.
@@ -101,6 +103,12 @@ pub enum Body {
     Leak(Leak),
     /// The agent is gone without a good-bye: its last will, encoded when it started. Retained.
     Vanished,
+    /// Threads of a target wait for each other and never go on.
+    Deadlock(Deadlock),
+    /// A thread of a target waits for a lock very long.
+    LockWait(LockWait),
+    /// More and more threads of a target do not come back from C.
+    StuckThreads(StuckThreads),
 }
 
 /// Birth message.
@@ -311,12 +319,11 @@ pub fn decode(bytes: &[u8]) -> Result<Envelope, DecodeError> {
     }
 }
 
-/// Encodes an alert within [`ALERT_MAX`] bytes: of several sites, the smallest are left out until it fits.
-/// One site always fits, whatever its names.
+/// Encodes an alert within [`ALERT_MAX`] bytes: of several sites the smallest, of the members of a deadlock
+/// the last are left out until it fits. One always fits, whatever its names.
 ///
 /// # Errors
-/// [`TooLarge`] cannot happen for an envelope whose body is a [`Leak`] with one site or more; it can for
-/// other bodies.
+/// [`TooLarge`] cannot happen for a body that is an alert.
 pub fn encode_alert<'b>(
     envelope: &mut Envelope,
     buf: &'b mut [u8; ALERT_MAX],
@@ -330,6 +337,9 @@ pub fn encode_alert<'b>(
             Err(TooLarge) => match &mut envelope.body {
                 Body::Leak(leak) if leak.sites.len() > 1 => {
                     leak.sites.pop();
+                }
+                Body::Deadlock(deadlock) if deadlock.members.len() > 1 => {
+                    deadlock.members.pop();
                 }
                 _ => return Err(TooLarge),
             },

@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking")]
 #![allow(clippy::cast_possible_truncation, reason = "random numbers are cut to size")]
 
+use glg_proto::locks::{Deadlock, LockKind, LockOwner, LockWait, Stuck, StuckThreads};
 use glg_proto::topics::Topic;
 use glg_proto::wire::{
     ALERT_MAX, Attributed, Body, ClockQuality, DecodeError, Envelope, Grade, Leak, Losses, MESSAGE_MAX,
@@ -57,12 +58,71 @@ impl Random {
             sites.push(site).unwrap();
         }
         Leak {
-            target: Target { name: self.text(), pid: self.u32(), go: (self.next() as u8, self.next() as u8) },
+            target: self.target(),
             grade: [Grade::Suspected, Grade::Stuck, Grade::Proven][self.below(3)],
             goroutines: self.u32(),
             baseline: self.u32(),
             window_s: self.u32(),
             sites,
+        }
+    }
+
+    fn target(&mut self) -> Target {
+        Target { name: self.text(), pid: self.u32(), go: (self.next() as u8, self.next() as u8) }
+    }
+
+    fn stuck(&mut self) -> Stuck {
+        Stuck {
+            tid: self.u32(),
+            goid: self.number(),
+            kind: [LockKind::Mutex, LockKind::Join, LockKind::Go][self.below(3)],
+            lock: self.number(),
+            c_function: self.text(),
+            go_function: self.text(),
+            line: self.u32(),
+        }
+    }
+
+    fn deadlock(&mut self) -> Deadlock {
+        Deadlock {
+            target: self.target(),
+            age_s: self.u32(),
+            inferred: self.below(2) == 0,
+            total: self.next() as u16,
+            members: (0..1 + self.below(4)).map(|_| self.stuck()).collect(),
+        }
+    }
+
+    fn lock_wait(&mut self) -> LockWait {
+        let tid = self.u32();
+        LockWait {
+            target: self.target(),
+            waited_s: self.u32(),
+            waiters: self.next() as u16,
+            owner: [LockOwner::Unknown, LockOwner::Thread(tid), LockOwner::Exited(tid)][self.below(3)],
+            waiter: self.stuck(),
+        }
+    }
+
+    fn stuck_threads(&mut self) -> StuckThreads {
+        StuckThreads {
+            target: self.target(),
+            threads: self.u32(),
+            away: self.u32(),
+            baseline: self.u32(),
+            window_s: self.u32(),
+            pinned: self.u32(),
+            foreign: self.u32(),
+        }
+    }
+
+    /// The body of an alert.
+    fn alert(&mut self) -> Body {
+        match self.below(4) {
+            0 => Body::Deadlock(self.deadlock()),
+            1 => Body::LockWait(self.lock_wait()),
+            2 => Body::StuckThreads(self.stuck_threads()),
+            _ => Body::Leak(self.leak()),
         }
     }
 
@@ -82,7 +142,7 @@ impl Random {
                     targets: self.next() as u16,
                 }),
                 1 => Body::Offline,
-                _ => Body::Leak(self.leak()),
+                _ => self.alert(),
             },
         }
     }
@@ -152,6 +212,39 @@ fn worst(sites: usize) -> Envelope {
     }
 }
 
+/// Two threads of C that wait for each other, below Go.
+fn deadlock() -> Deadlock {
+    let member = |tid, goid, line| Stuck {
+        tid,
+        goid,
+        kind: LockKind::Mutex,
+        lock: 0x4c_4d20,
+        c_function: head("hold_and_call"),
+        go_function: head("main.work"),
+        line,
+    };
+    Deadlock {
+        target: Target { name: head("gateway"), pid: 1412, go: (24, 11) },
+        age_s: 45,
+        inferred: false,
+        total: 2,
+        members: Vec::from_slice(&[member(1418, 34, 31), member(1420, 35, 40)]).unwrap(),
+    }
+}
+
+/// The longest that an alert about locks can be.
+fn worst_stuck() -> Stuck {
+    Stuck {
+        tid: u32::MAX,
+        goid: u64::MAX,
+        kind: LockKind::Go,
+        lock: u64::MAX,
+        c_function: head(&"c".repeat(99)),
+        go_function: head(&"g".repeat(99)),
+        line: u32::MAX,
+    }
+}
+
 fn bytes(envelope: &Envelope) -> std::vec::Vec<u8> {
     encode(envelope, &mut [0; MESSAGE_MAX]).unwrap().to_vec()
 }
@@ -186,7 +279,44 @@ fn bytes_of_every_body_are_pinned() {
         + "05" // wait
         + "d420" + "d401" // count, grew
         + "01" + "ab01" + "00" + "c03e"; // attributed
-    assert_eq!(hex(&bytes(&typical())), front + &leak);
+    assert_eq!(hex(&bytes(&typical())), front.clone() + &leak);
+    let target = "0767617465776179".to_owned() + "840b" + "180b";
+    let member = |tid: &str, goid: &str, line: &str| {
+        let names = "0d686f6c645f616e645f63616c6c".to_owned() + "096d61696e2e776f726b";
+        format!("{tid}{goid}00a09ab102{names}{line}")
+    };
+    let members = member("8a0b", "22", "1f") + &member("8c0b", "23", "28");
+    let front = front.as_str();
+    assert_eq!(
+        hex(&bytes(&envelope(Body::Deadlock(deadlock())))),
+        format!("{front}04{target}2d000202{members}")
+    );
+    let (of, first) = (deadlock().target, deadlock().members[0].clone());
+    let wait = LockWait {
+        target: of.clone(),
+        waited_s: 300,
+        waiters: 7,
+        owner: LockOwner::Exited(1419),
+        waiter: first,
+    };
+    let member = member("8a0b", "22", "1f");
+    assert_eq!(
+        hex(&bytes(&envelope(Body::LockWait(wait)))),
+        format!("{front}05{target}ac0207028b0b{member}")
+    );
+    let threads = StuckThreads {
+        target: of,
+        threads: 300,
+        away: 250,
+        baseline: 9,
+        window_s: 1800,
+        pinned: 4,
+        foreign: 1,
+    };
+    assert_eq!(
+        hex(&bytes(&envelope(Body::StuckThreads(threads)))),
+        format!("{front}06{target}ac02fa0109880e0401")
+    );
 }
 
 #[test]
@@ -220,6 +350,23 @@ fn bytes_of_small_enums_are_pinned() {
     }
     for (number, grade) in [Grade::Suspected, Grade::Stuck, Grade::Proven].iter().enumerate() {
         assert_eq!(postcard::to_slice(grade, &mut [0; 2]).unwrap(), [u8::try_from(number).unwrap()]);
+    }
+    let kinds = [
+        (LockKind::Mutex, "mutex"),
+        (LockKind::RobustMutex, "robust mutex"),
+        (LockKind::PiMutex, "PI mutex"),
+        (LockKind::RwLock, "rwlock"),
+        (LockKind::Join, "join"),
+        (LockKind::Futex, "futex"),
+        (LockKind::Go, "Go"),
+    ];
+    for (number, (kind, word)) in kinds.iter().enumerate() {
+        assert_eq!(postcard::to_slice(kind, &mut [0; 2]).unwrap(), [u8::try_from(number).unwrap()]);
+        assert_eq!(kind.as_str(), *word);
+    }
+    let owners = [LockOwner::Unknown, LockOwner::Thread(7), LockOwner::Exited(7)];
+    for (owner, bytes) in owners.iter().zip([&[0][..], &[1, 7], &[2, 7]]) {
+        assert_eq!(postcard::to_slice(owner, &mut [0; 2]).unwrap(), bytes);
     }
     for (number, clock) in [ClockQuality::Wrong, ClockQuality::Free, ClockQuality::Synced].iter().enumerate()
     {
@@ -258,11 +405,38 @@ fn an_alert_with_one_site_always_fits() {
 
     let mut random = Random(99);
     for _ in 0..5000 {
-        let mut alert = Envelope { body: Body::Leak(random.leak()), ..random.envelope() };
+        let mut alert = Envelope { body: random.alert(), ..random.envelope() };
         let used = encode_alert(&mut alert, &mut buffer).unwrap().to_vec();
         assert!(used.len() <= ALERT_MAX);
         assert_eq!(decode(&used), Ok(alert));
     }
+}
+
+#[test]
+fn an_alert_about_locks_with_one_member_always_fits() {
+    let Body::Leak(Leak { target, .. }) = worst(1).body else { panic!("no leak") };
+    let deadlock = |members| {
+        let members = (0..members).map(|_| worst_stuck()).collect();
+        let (age_s, total) = (u32::MAX, u16::MAX);
+        Envelope {
+            body: Body::Deadlock(Deadlock { target: target.clone(), age_s, inferred: true, total, members }),
+            ..worst(1)
+        }
+    };
+    let mut buffer = [0; ALERT_MAX];
+    let mut alert = deadlock(4);
+    let used = encode_alert(&mut alert, &mut buffer).unwrap().len();
+    println!("largest deadlock alert with one member: {used} B of {ALERT_MAX} B");
+    assert_eq!(alert, deadlock(1));
+    let owner = LockOwner::Exited(u32::MAX);
+    let wait = LockWait { target, waited_s: u32::MAX, waiters: u16::MAX, owner, waiter: worst_stuck() };
+    let used =
+        encode_alert(&mut Envelope { body: Body::LockWait(wait), ..worst(1) }, &mut buffer).unwrap().len();
+    println!("largest lock wait: {used} B of {ALERT_MAX} B");
+    let mut typical = envelope(Body::Deadlock(self::deadlock()));
+    let used = encode_alert(&mut typical, &mut buffer).unwrap().len();
+    println!("typical deadlock of two: {used} B");
+    assert_eq!(typical.body, Body::Deadlock(self::deadlock()), "both are named");
 }
 
 #[test]

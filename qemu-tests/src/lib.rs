@@ -1,5 +1,5 @@
-//! The small arm64 system in which the agent is tested as a service: what is in it, and the QEMU machine
-//! that boots it. `cargo xtask qemu` supplies the parts and judges what comes out.
+//! The small arm64 systems in which the agent is tested, as a service and by its real-process tests: what is in
+//! them, and the QEMU machine that boots them. `cargo xtask qemu` supplies the parts and judges what comes out.
 //!
 //! The files of `guest/` are the system's own: its init table and scripts.
 

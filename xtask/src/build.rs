@@ -3,6 +3,7 @@
 use std::ffi::OsStr;
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 
 use anyhow::{Context, Result, bail};
 use object::read::elf::{ElfFile64, FileHeader, ProgramHeader};
@@ -87,7 +88,7 @@ pub(crate) fn vehicle() -> Result<()> {
 /// (a change of the profile would compile everything again).
 pub(crate) fn link_vehicle(flags: &[&str]) -> Result<PathBuf> {
     let target = paths::target().join("vehicle");
-    let mut cargo = rust::taken()?.vehicle_cargo();
+    let mut cargo = rust::taken()?.vehicle_cargo("rustc");
     cargo.args(["--profile", "vehicle", "--locked", "--package", "goleakguard", "--bin", "goleakguard"]);
     cargo.env("CARGO_TARGET_DIR", &target);
     cargo.env("GOLEAKGUARD_BPF_DIR", paths::bpf_objects());
@@ -100,6 +101,37 @@ pub(crate) fn link_vehicle(flags: &[&str]) -> Result<PathBuf> {
         "mend what the compiler names; if the linker is at fault, cargo xtask setup vehicle",
     )?;
     Ok(target.join("aarch64-unknown-linux-musl/vehicle/goleakguard"))
+}
+
+/// Builds the agent's real-process tests for the vehicle's processor, optimised no more than for this machine;
+/// returns them with their names.
+pub(crate) fn vehicle_tests() -> Result<Vec<(String, PathBuf)>> {
+    setup::ensure(&[Component::Vehicle])?;
+    bpf()?;
+    let build = || -> Result<Command> {
+        let mut cargo = rust::taken()?.vehicle_cargo("zigbuild");
+        cargo.args(["--locked", "--package", "goleakguard", "--test", "*"]);
+        cargo.env("CARGO_TARGET_DIR", paths::target().join("vehicle"));
+        cargo.env("GOLEAKGUARD_BPF_DIR", paths::bpf_objects());
+        // They go into the guest's memory.
+        cargo.env("CARGO_PROFILE_DEV_DEBUG", "false").env("CARGO_PROFILE_DEV_STRIP", "debuginfo");
+        cargo.current_dir(paths::repo());
+        Ok(cargo)
+    };
+    let advice = "mend what the compiler names; if the linker is at fault, cargo xtask setup vehicle";
+    cmd::step("building the agent's tests for aarch64 (minutes the first time)", &mut build()?, advice)?;
+    // Again, for their names.
+    let messages = cmd::output(build()?.arg("--message-format=json"))?;
+    Ok(messages.lines().filter_map(test_of).collect())
+}
+
+/// Name and file of a test that was built, out of cargo's message about it.
+fn test_of(message: &str) -> Option<(String, PathBuf)> {
+    let message: serde_json::Value = serde_json::from_str(message).ok()?;
+    let target = &message["target"];
+    let is_test = target["kind"].as_array()?.iter().any(|kind| kind == "test");
+    let (name, file) = (target["name"].as_str()?, message["executable"].as_str()?);
+    is_test.then(|| (name.to_owned(), file.into()))
 }
 
 /// Builds this machine's agent and the operator's tool into `dist/`.

@@ -1,6 +1,7 @@
 //! Go toolchains of every release that GoLeakGuard reads, and the test programs built with them.
 
 mod install;
+mod tested;
 mod variant;
 
 use anyhow::{Context, Result, bail};
@@ -14,7 +15,8 @@ use std::time::{Duration, SystemTime};
 use crate::cmd::{self, Progress};
 use crate::paths;
 
-pub(crate) use variant::Variant;
+pub(crate) use tested::{tested, variants};
+pub(crate) use variant::{Variant, c_compiler};
 
 /// A Go release.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -63,7 +65,7 @@ impl Version {
 }
 
 /// Processor architecture, in Go's words.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
 pub(crate) enum Arch {
     /// x86-64.
     Amd64,
@@ -85,6 +87,16 @@ impl Arch {
         match self {
             Arch::Amd64 => "amd64",
             Arch::Arm64 => "arm64",
+        }
+    }
+
+    /// What the names of the GNU tools for it begin with here; `None` where there are none: of a foreign
+    /// architecture only arm64's are set up.
+    pub(crate) fn gnu_tools(self) -> Option<&'static str> {
+        match self {
+            _ if self == Arch::host() => Some(""),
+            Arch::Arm64 => Some("aarch64-linux-gnu-"),
+            Arch::Amd64 => None,
         }
     }
 }
@@ -210,30 +222,16 @@ impl Go {
         let mut command = self.command(arch);
         // Stamping asks git about a checkout that may have no commit.
         command.current_dir(programs_dir()).args(["build", "-buildvcs=false"]);
-        variant.set(&mut command);
+        variant.set(&mut command, arch);
         command.arg("-o").arg(&part).arg(format!("./{program}"));
         cmd::output(&mut command).with_context(|| format!("build {program} with Go {}", self.version))?;
         if variant.is_stripped_after() {
-            cmd::output(Command::new("strip").arg("-s").arg(&part))
+            let strip = format!("{}strip", arch.gnu_tools().unwrap_or_default());
+            cmd::output(Command::new(strip).arg("-s").arg(&part))
                 .context("strip comes with the C compiler")?;
         }
         fs::rename(&part, out).with_context(|| format!("move {program} to {}", out.display()))
     }
-}
-
-/// `program` in every way that a process can be met in: all releases, and both architectures where no C is in it.
-pub(crate) fn variants(program: &str) -> Result<Vec<Build>> {
-    let mut builds = Vec::new();
-    for version in versions()? {
-        for arch in Arch::ALL {
-            let met = Variant::MET.into_iter().filter(|v| !v.has_c() || arch == Arch::host());
-            // The plain one of this machine is built with all other programs.
-            builds.extend(met.filter(|v| *v != Variant::Plain || arch != Arch::host()).map(|variant| {
-                Build { version: version.clone(), program: program.to_owned(), arch, variant }
-            }));
-        }
-    }
-    Ok(builds)
 }
 
 /// Builds what is older than the sources, two at a time, with the toolchains it takes.

@@ -8,6 +8,7 @@ use clap::{Parser, Subcommand};
 mod bench;
 mod broker;
 mod build;
+mod capture;
 mod child;
 mod cmd;
 mod demo;
@@ -52,6 +53,9 @@ enum Task {
     },
     /// The same on a real arm64 kernel in QEMU, with the vehicle's binary
     Qemu {
+        /// Run the agent's real-process tests there instead
+        #[arg(long)]
+        tests: bool,
         /// Kernel version
         #[arg(long, default_value = setup::kernel::KERNELS[0].name)]
         kernel: String,
@@ -77,6 +81,12 @@ enum Task {
         #[arg(long)]
         quick: bool,
     },
+    /// Take the captured processes anew on which the engine is tested (as root)
+    Capture {
+        /// Only of this architecture; arm64 in QEMU
+        #[arg(long)]
+        arch: Option<go::Arch>,
+    },
     /// Check everything: formatting, lints, unit and real-process tests, the arm64 run in QEMU
     Test,
 }
@@ -98,12 +108,14 @@ fn run(task: Task) -> Result<()> {
         Task::Build { bpf: true, .. } => build::bpf(),
         Task::Build { host, .. } => build::run(host),
         Task::Demo { seconds } => demo::run(seconds),
-        Task::Qemu { kernel } => qemu::run(&kernel),
+        Task::Qemu { tests: true, kernel } => qemu::agent_tests::run_alone(&kernel),
+        Task::Qemu { kernel, .. } => qemu::run(&kernel),
         Task::Size { crates } => size::run(crates),
         Task::Layouts { check: true, .. } => layouts::check(),
         Task::Layouts { add: Some(release), .. } => layouts::add(&release),
         Task::Layouts { .. } => layouts::generate(),
         Task::Bench { quick } => bench::run(quick),
+        Task::Capture { arch } => capture::run(arch),
         Task::Test => test::run(),
     }
 }

@@ -1,12 +1,16 @@
 //! `cargo xtask qemu`: the scenario on a real arm64 kernel, the static binary running as a service of a small
-//! system, the broker outside of it.
+//! system, the broker outside of it. With `--tests` the agent's real-process tests.
+
+pub(crate) mod agent_tests;
+pub(crate) mod errand;
 
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
-use qemu_tests::{guest, machine};
+use qemu_tests::guest;
+use qemu_tests::machine::{self, Machine};
 
 use crate::broker::Broker;
 use crate::child::{Child, Events, Source};
@@ -24,6 +28,7 @@ const UP_WITHIN: Duration = Duration::from_secs(90);
 /// How long the healthy program is watched from the begin of the leak on, at least.
 const WATCH_FOR: Duration = Duration::from_secs(30);
 const PATIENCE: Duration = Duration::from_secs(30);
+const MEMORY_MIB: u32 = 1024;
 
 /// Runs the scenario on the kernel of this name, `6.1` for example.
 pub(crate) fn run(kernel: &str) -> Result<()> {
@@ -47,8 +52,8 @@ pub(crate) fn run(kernel: &str) -> Result<()> {
         kernel.name,
         dir.join("console.log").display()
     );
-    let qemu = machine::command(&kernel.image(), &image);
-    let mut console = Child::start("console", Source::Console, &qemu, &dir, Some(&events))?;
+    let machine = Machine { kernel: &kernel.image(), initramfs: &image, mib: MEMORY_MIB, disk: None };
+    let mut console = Child::start("console", Source::Console, &machine.command(), &dir, Some(&events))?;
     let mut scenario = Scenario::new(DEVICE, Expected::from_source(&go::programs_dir())?);
     match play(&mut scenario, &mut console, &events).and_then(|()| scenario.verdict()) {
         Ok(seen) => {
@@ -112,13 +117,11 @@ fn play(scenario: &mut Scenario, console: &mut Child, events: &Events) -> Result
 fn write_image(image: &Path, kernel: &Kernel, port: u16, programs: &[PathBuf; 2]) -> Result<()> {
     let progress = Progress::start("building the guest's file system");
     let [leaky, healthy] = programs;
-    let bytes = guest::initramfs(&guest::Parts {
-        busybox: &kernel::busybox(),
-        modules: &kernel.modules(),
-        agent: &build::vehicle_agent(),
-        board_files: &board_files(port)?,
-        programs: [leaky, healthy],
-    })?;
+    let base = guest::Base { busybox: &kernel::busybox(), modules: &kernel.modules() };
+    let agent = build::vehicle_agent();
+    let service =
+        guest::Service { agent: &agent, board_files: &board_files(port)?, programs: [leaky, healthy] };
+    let bytes = guest::service(&base, &service)?;
     fs::write(image, &bytes).with_context(|| format!("writing {}", image.display()))?;
     progress.done_with(&format!("{} KiB", bytes.len() / 1024));
     Ok(())

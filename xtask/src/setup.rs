@@ -3,6 +3,7 @@
 
 pub(crate) mod apt;
 mod bpf_linker;
+pub(crate) mod daemons;
 pub(crate) mod kernel;
 pub(crate) mod rust;
 pub(crate) mod zig;
@@ -29,13 +30,22 @@ pub(crate) enum Component {
     Kernels,
     /// A C compiler for arm64, for Go programs with cgo.
     CCrossArm64,
+    /// Debian's Go daemons for both architectures, unpacked and not installed.
+    Daemons,
     /// The oldest supported Go, 1.19, which Debian packages.
     GoOldest,
 }
 
 /// What `cargo xtask setup` and `cargo xtask test` want.
-pub(crate) const ALL: &[Component] =
-    &[Component::Bpf, Component::Vehicle, Component::Broker, Component::Qemu, Component::GoOldest];
+pub(crate) const ALL: &[Component] = &[
+    Component::Bpf,
+    Component::Vehicle,
+    Component::Broker,
+    Component::Qemu,
+    Component::CCrossArm64,
+    Component::GoOldest,
+    Component::Daemons,
+];
 
 /// A Debian package and a command line that only starts when the package works.
 struct Tool {
@@ -80,7 +90,8 @@ impl Component {
                     ]
                 }
             }
-            Self::GoOldest => const { &[tool("golang-1.19-go", &["/usr/lib/go-1.19/bin/go", "version"])] },
+            // It also says what Go has written into the daemons.
+            Self::GoOldest | Self::Daemons => const { &[tool("golang-1.19-go", &[daemons::GO, "version"])] },
         }
     }
 }
@@ -143,6 +154,7 @@ fn make_ready(components: &[Component]) -> Result<()> {
                 kernel::ensure_busybox()?;
             }
             Component::Kernels => kernel::KERNELS.iter().try_for_each(kernel::ensure)?,
+            Component::Daemons => daemons::ensure()?,
             Component::Broker | Component::CCrossArm64 | Component::GoOldest => {}
         }
     }

@@ -1,7 +1,6 @@
 //! `cargo xtask test`: every check there is, in order, with times. Nothing is skipped: what cannot run fails
 //! and says what is missing.
 
-use std::fs;
 use std::io::{BufRead, BufReader};
 use std::path::Path;
 use std::process::{Command, Stdio};
@@ -9,7 +8,7 @@ use std::time::Instant;
 
 use anyhow::{Context, Result, bail};
 
-use crate::go::{Arch, Build, Variant};
+use crate::go::Arch;
 use crate::setup::kernel::KERNELS;
 use crate::setup::rust::host_cargo;
 use crate::{build, cmd, go, layouts, paths, qemu, setup};
@@ -23,10 +22,12 @@ struct Step {
 }
 
 /// What a step checked: cargo's own count for its tests, one for everything else.
-#[derive(Clone, Copy)]
-struct Count {
-    passed: u64,
-    failed: u64,
+#[derive(Clone, Copy, Default)]
+pub(crate) struct Count {
+    /// Tests that passed.
+    pub(crate) passed: u64,
+    /// Tests that failed, and what kept tests from running.
+    pub(crate) failed: u64,
 }
 
 /// A check that is one check.
@@ -46,6 +47,7 @@ const STEPS: &[Step] = &[
     needed("vehicle binary", || build::vehicle().map(|()| ONE)),
     needed("host binaries", || build::host().map(|()| ONE)),
     other("arm64 kernel in QEMU", || qemu::run(KERNELS[0].name).map(|()| ONE)),
+    other("agent's tests on arm64", || qemu::agent_tests::run(&KERNELS[0])),
 ];
 
 const fn needed(name: &'static str, run: fn() -> Result<Count>) -> Step {
@@ -151,23 +153,12 @@ fn lints() -> Result<Count> {
     Ok(ONE)
 }
 
-/// Every program below `go-programs` with every supported Go, for this machine.
+/// What the tests run here, and what they only read the files of.
 fn go_programs() -> Result<()> {
-    let mut builds = Vec::new();
-    for entry in fs::read_dir(go::programs_dir())? {
-        let entry = entry?;
-        if !entry.path().join("main.go").is_file() {
-            continue;
-        }
-        let program = entry.file_name().to_string_lossy().into_owned();
-        builds.extend(go::versions()?.into_iter().map(|version| Build {
-            version,
-            program: program.clone(),
-            arch: Arch::host(),
-            variant: Variant::Plain,
-        }));
+    let mut builds = go::tested(Arch::host())?;
+    for arch in Arch::ALL.into_iter().filter(|arch| *arch != Arch::host()) {
+        builds.extend(go::variants("kinds", arch)?);
     }
-    builds.extend(go::variants("kinds")?);
     go::build_programs(&builds)
 }
 
@@ -215,12 +206,13 @@ fn live_tests() -> Result<Count> {
 }
 
 /// This machine's cargo on the workspace, with what the tests need to know in the environment.
-fn cargo(subcommand: &str) -> Command {
+pub(crate) fn cargo(subcommand: &str) -> Command {
     let mut cargo = host_cargo();
     cargo.arg(subcommand).current_dir(paths::repo());
     cargo.env("CARGO_TARGET_DIR", paths::host_target());
     cargo.env("GOLEAKGUARD_BPF_DIR", paths::bpf_objects());
     cargo.env("GLG_GO_PROGRAMS", paths::target().join("go-programs"));
+    cargo.env("GLG_DAEMONS", setup::daemons::dir());
     cargo
 }
 
@@ -247,7 +239,7 @@ fn cargo_test(command: &mut Command) -> Result<Count> {
 }
 
 /// `test result: ok. 12 passed; 0 failed; 0 ignored; …`.
-fn result_line(line: &str) -> Option<Count> {
+pub(crate) fn result_line(line: &str) -> Option<Count> {
     let rest = line.strip_prefix("test result: ")?;
     let number = |word: &str| {
         let before = rest.split(word).next()?;

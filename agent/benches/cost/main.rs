@@ -5,10 +5,14 @@
 //! that a busy machine slows all sides; nothing here asserts a time.
 
 mod count;
+mod crowd;
+mod dump;
 mod hit;
 mod program;
 mod row;
 mod spawn;
+mod stall;
+mod walk;
 
 use std::process::ExitCode;
 
@@ -52,7 +56,8 @@ fn run(section: &str, effort: Effort) -> Result<()> {
         "spawn" => spawn::tight_loop(effort),
         "churn" => spawn::realistic(effort),
         "count" => count::measure(effort),
+        "crowd" => crowd::measure(effort),
         "hit" => hit::measure(effort),
-        _ => bail!("which section? spawn, churn, count or hit; `cargo xtask bench` runs them all"),
+        _ => bail!("which section? spawn, churn, count, crowd or hit; `cargo xtask bench` runs them all"),
     }
 }

@@ -7,7 +7,8 @@ use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
-use glg_engine::goroutines::Counter;
+use glg_engine::census::Census;
+use glg_engine::goroutines::{Counter, Walker};
 use glg_engine::memory::Va;
 use glg_engine::probe_point::{self, CODE_BYTES, HitClass, ProbePoint, Probed};
 use glg_engine::runtime::Runtime;
@@ -79,6 +80,12 @@ impl Program {
     /// Counts its goroutines as the agent does on every tick.
     pub(crate) fn count(&mut self) -> Result<u32> {
         Ok(self.counter.count(&self.runtime, self.remote.process().memory)?)
+    }
+
+    /// Groups its goroutines by site as the agent does when it suspects something.
+    pub(crate) fn census(&mut self, census: &mut Census, walker: &mut Walker) -> Result<()> {
+        let process = self.remote.process();
+        Ok(census.take(walker, &self.runtime, process.memory, process.image, u64::MAX)?)
     }
 
     /// CPU time it has used so far.

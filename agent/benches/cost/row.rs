@@ -64,3 +64,11 @@ pub(crate) fn time(ns: f64) -> String {
         ns => format!("{:.2} s", ns / 1e9),
     }
 }
+
+/// A number with its thousands apart.
+pub(crate) fn grouped(number: u64) -> String {
+    match number {
+        0..1000 => number.to_string(),
+        _ => format!("{},{:03}", grouped(number / 1000), number % 1000),
+    }
+}

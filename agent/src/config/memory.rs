@@ -5,6 +5,7 @@ use std::fmt;
 use glg_engine::census::Census;
 use glg_engine::engine::Engine;
 use glg_engine::goroutines::Walker;
+use glg_engine::locks::scan::Scan;
 use glg_engine::outbox::Outbox;
 use glg_proto::probe::{SiteCount, SiteKey};
 use glg_proto::wire::MESSAGE_MAX;
@@ -12,6 +13,7 @@ use glg_proto::wire::MESSAGE_MAX;
 use super::Config;
 use crate::remote::Remote;
 use crate::service::EVENT_BYTES;
+use crate::state::State;
 
 /// The longest path of an executable that is remembered with its open process.
 const PATH_BYTES: usize = 256;
@@ -28,6 +30,8 @@ pub struct MemorySum {
     pub rows: Vec<(&'static str, usize)>,
     /// `memory.budget_kib` in bytes.
     pub budget: usize,
+    /// What a dump takes while it is taken: not in the sum, because it is taken by a process of its own.
+    pub dump: usize,
 }
 
 impl MemorySum {
@@ -51,7 +55,8 @@ impl fmt::Display for MemorySum {
             writeln!(f, "{name:<28}{bytes:>10} B")?;
         }
         writeln!(f, "{:<28}{:>10} B", "total", self.total())?;
-        write!(f, "{:<28}{:>10} B", "budget", self.budget)
+        writeln!(f, "{:<28}{:>10} B", "budget", self.budget)?;
+        write!(f, "{:<28}{:>10} B, while one is taken by hand", "a dump, besides", self.dump)
     }
 }
 
@@ -62,7 +67,10 @@ impl Config {
         let size = |number: u32| usize::try_from(number).unwrap_or(usize::MAX);
         let targets = size(self.watch.max_targets);
         let history = self.history.to_engine();
-        let target = Engine::target_bytes(&history) - history.bytes() + size_of::<Remote>() + PATH_BYTES;
+        let target = Engine::target_bytes(&history) - history.bytes()
+            + size_of::<Remote>()
+            + PATH_BYTES
+            + State::TARGET_BYTES;
         let rules = self.watch.rules.iter().map(|rule| {
             let text = |pattern: &Option<String>| pattern.as_ref().map_or(0, String::len);
             size_of_val(rule) + text(&rule.name) + text(&rule.path)
@@ -81,9 +89,11 @@ impl Config {
                 attribute_sites.saturating_mul(size_of::<SiteKey>() + size_of::<SiteCount>()),
             ),
             ("process events (kernel)", size(EVENT_BYTES)),
+            ("threads", if self.locks.enabled { Scan::bytes(size(self.locks.max_threads)) } else { 0 }),
             ("outbox", size(self.outbox.alerts).saturating_mul(Outbox::ENTRY_BYTES)),
             ("MQTT client", MQTT_CLIENT_BYTES + 2 * MESSAGE_MAX),
         ];
-        MemorySum { rows, budget: size(self.memory.budget_kib).saturating_mul(1024) }
+        let budget = size(self.memory.budget_kib).saturating_mul(1024);
+        MemorySum { rows, budget, dump: self.dump.bytes() }
     }
 }

@@ -9,8 +9,8 @@ use super::reader::{Reader, Section};
 use super::rules::{Action, Rule};
 use super::source::Tree;
 use super::{
-    Attribute, Census, Config, ConfigError, Device, Growth, History, Log, Memory, Mqtt, Outbox, Ring, Trend,
-    Watch,
+    Attribute, Census, Config, ConfigError, Device, Dump, Growth, History, Locks, Log, Memory, Mqtt, Outbox,
+    Ring, Service, Trend, Watch,
 };
 
 /// Rules at most; each is tried on each new process.
@@ -33,7 +33,10 @@ pub(super) fn config(tree: &Tree) -> Result<Config, ConfigError> {
         history,
         census: read_census(&mut r, &mut root),
         attribute: read_attribute(&mut r, &mut root),
+        locks: read_locks(&mut r, &mut root),
         outbox: read_outbox(&mut r, &mut root),
+        dump: read_dump(&mut r, &mut root),
+        service: read_service(&mut r, &mut root),
         memory: read_memory(&mut r, &mut root),
         log: read_log(&mut r, &mut root),
     };
@@ -170,11 +173,7 @@ fn read_trend<'t>(
     interval_s: u32,
 ) -> Trend {
     let mut s = r.section(growth, key);
-    let trend = Trend {
-        window_s: r.integer(&mut s, "window_s", 5..=604_800, "seconds"),
-        min_rise: r.integer(&mut s, "min_rise", 1..=1_000_000, "goroutines"),
-        min_ratio_percent: r.integer(&mut s, "min_ratio_percent", 1..=100_000, "per cent"),
-    };
+    let trend = read_rule(r, &mut s, "goroutines");
     if trend.window_s > ring.span_s() {
         let allowed = format!("at most {} (seconds; step_s x keep of {ring_name})", ring.span_s());
         r.refuse_beside(&s, "window_s", &allowed);
@@ -218,6 +217,57 @@ fn read_outbox<'t>(r: &mut Reader<'t>, root: &mut Section<'t>) -> Outbox {
     let outbox = Outbox { alerts: r.integer(&mut s, "alerts", 1..=4096, "alerts") };
     r.close(&s);
     outbox
+}
+
+fn read_rule<'t>(r: &mut Reader<'t>, s: &mut Section<'t>, of: &str) -> Trend {
+    Trend {
+        window_s: r.integer(s, "window_s", 5..=604_800, "seconds"),
+        min_rise: r.integer(s, "min_rise", 1..=1_000_000, of),
+        min_ratio_percent: r.integer(s, "min_ratio_percent", 1..=100_000, "per cent"),
+    }
+}
+
+fn read_locks<'t>(r: &mut Reader<'t>, root: &mut Section<'t>) -> Locks {
+    let mut s = r.section(root, "locks");
+    let locks = Locks {
+        enabled: r.boolean(&mut s, "enabled"),
+        max_threads: r.integer(&mut s, "max_threads", 16..=8192, "threads"),
+        deadlock_s: r.integer(&mut s, "deadlock_s", 2..=600, "seconds"),
+        wait_s: r.integer(&mut s, "wait_s", 10..=86_400, "seconds"),
+        max_goroutines: r.integer(&mut s, "max_goroutines", 100..=1_000_000, "goroutines"),
+        threads: {
+            let mut threads = r.section(&mut s, "threads");
+            let rule = read_rule(r, &mut threads, "threads");
+            r.close(&threads);
+            rule
+        },
+    };
+    r.close(&s);
+    locks
+}
+
+fn read_dump<'t>(r: &mut Reader<'t>, root: &mut Section<'t>) -> Dump {
+    let mut s = r.section(root, "dump");
+    let dump = Dump {
+        max_goroutines: r.integer(&mut s, "max_goroutines", 100..=10_000_000, "goroutines"),
+        max_stack_kib: r.integer(&mut s, "max_stack_kib", 16..=1024, "KiB"),
+        max_frames: r.integer(&mut s, "max_frames", 128..=16_384, "frames"),
+        max_stacks: r.integer(&mut s, "max_stacks", 16..=16_384, "stacks"),
+        max_places: r.integer(&mut s, "max_places", 64..=65_536, "places"),
+        text_kib: r.integer(&mut s, "text_kib", 16..=16_384, "KiB"),
+    };
+    r.close(&s);
+    dump
+}
+
+fn read_service<'t>(r: &mut Reader<'t>, root: &mut Section<'t>) -> Service {
+    let mut s = r.section(root, "service");
+    let fits =
+        |path: &str| path.is_empty() || path.len() <= 256 && path.starts_with('/') && !path.ends_with('/');
+    let allowed = "the absolute path of a file, at most 256 characters, or \"\"";
+    let service = Service { state: r.text(&mut s, "state", allowed, fits) };
+    r.close(&s);
+    service
 }
 
 fn read_memory<'t>(r: &mut Reader<'t>, root: &mut Section<'t>) -> Memory {

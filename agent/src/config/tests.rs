@@ -55,6 +55,7 @@ fn every_board_file_loads_within_its_budget() {
         let sum = config.memory_sum();
         println!("{}\n{sum}\n", path.display());
         assert!(sum.fits() && sum.total() > 64 * 1024);
+        assert!((256 * 1024..1280 * 1024).contains(&sum.dump));
         assert!(is_device_name(&config.device.name));
         seen.push(path.file_stem().unwrap().to_str().unwrap().to_owned());
     }
@@ -104,7 +105,7 @@ fn mistakes_are_told_in_full() {
         ),
         (
             "\"\\u001b[2J\" = 1",
-            "x.toml:1: \"\\u{1b}[2J\": unknown key, allowed history, device, mqtt, watch, growth, census, attribute, outbox, memory, log",
+            "x.toml:1: \"\\u{1b}[2J\": unknown key, allowed history, device, mqtt, watch, growth, census, attribute, locks, outbox, dump, service, memory, log",
         ),
         ("watch = 7", "x.toml:1: watch: found 7, allowed a table"),
         (
@@ -152,6 +153,11 @@ fn mistakes_are_told_in_full() {
             "x.toml:4: watch.match.action: missing\n\
              x.toml:5: watch.match.name: found \"\", allowed a pattern of 1 to 256 characters\n\
              x.toml:6: watch.match.actoin: unknown key, did you mean `action`?",
+        ),
+        ("[dump]\nmax_frames = 5", "x.toml:2: dump.max_frames: found 5, allowed 128..=16384 (frames)"),
+        (
+            "[service]\nstate = \"run/state\"",
+            "x.toml:2: service.state: found \"run/state\", allowed the absolute path of a file, at most 256 characters, or \"\"",
         ),
         ("watch.match = [3]", "x.toml:1: watch.match: found 3, allowed a table: [[watch.match]]"),
         ("[watch", "x.toml:1: not TOML: unclosed table, expected `]`"),

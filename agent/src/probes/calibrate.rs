@@ -24,6 +24,8 @@ pub struct Calibration {
 const ROUNDS: u16 = 32;
 /// Calls in a round: few, so that most rounds end before the scheduler takes the processor away.
 const CALLS: u16 = 16;
+/// Rounds there are at least: in one alone the scheduler may have taken the processor away.
+const ROUNDS_MIN: u16 = 4;
 /// No further round of a class begins after this time.
 const CLASS_TIME: Duration = Duration::from_millis(8);
 
@@ -57,14 +59,14 @@ impl Probes {
 fn time_of(function: extern "C" fn()) -> (f32, u64) {
     let (mut best, mut calls) = (Duration::MAX, 0);
     let start = Instant::now();
-    for _ in 0..ROUNDS {
+    for round in 1..=ROUNDS {
         let start_of_round = Instant::now();
         for _ in 0..CALLS {
             function();
         }
         best = best.min(start_of_round.elapsed());
         calls += u64::from(CALLS);
-        if start.elapsed() > CLASS_TIME {
+        if round >= ROUNDS_MIN && start.elapsed() > CLASS_TIME {
             break;
         }
     }

@@ -20,11 +20,23 @@ use serde_json::Value;
 
 /// The release used where one is enough.
 pub(crate) const GO: &str = "1.24.11";
-/// Nothing that a test waits for takes longer, even on a busy machine.
-pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
+/// Nothing that a test waits for takes longer, even on a busy machine; an arm64 one may be emulated.
+pub(crate) const PATIENCE: Duration =
+    Duration::from_secs(if cfg!(target_arch = "aarch64") { 120 } else { 30 });
 
-/// Every release that the project reads, oldest first: `go-programs/go-versions.txt`.
+/// The agent: the one built with these tests, or the one that `GLG_BIN` names.
+pub(crate) fn agent() -> PathBuf {
+    env::var_os("GLG_BIN").map_or_else(|| env!("CARGO_BIN_EXE_goleakguard").into(), PathBuf::from)
+}
+
+/// Every release that the project reads, oldest first: `go-programs/go-versions.txt`; or those that
+/// `GLG_GO_RELEASES` names.
 pub(crate) fn releases() -> Vec<String> {
+    if let Ok(some) = env::var("GLG_GO_RELEASES") {
+        let releases: Vec<String> = some.split_whitespace().map(String::from).collect();
+        assert!(!releases.is_empty(), "GLG_GO_RELEASES names no release");
+        return releases;
+    }
     let file: PathBuf = [env!("CARGO_MANIFEST_DIR"), "..", "go-programs", "go-versions.txt"].iter().collect();
     let text = fs::read_to_string(&file).unwrap_or_else(|e| panic!("{}: {e}", file.display()));
     let lines = text.lines().filter(|line| !line.starts_with('#'));

@@ -19,7 +19,7 @@ use rumqttc::v5::mqttbytes::QoS;
 use rumqttc::v5::mqttbytes::v5::Packet;
 use rumqttc::v5::{Client, ConnectionError, Event, MqttOptions};
 
-use super::{Folder, PATIENCE, eventually};
+use super::{Folder, PATIENCE, agent, eventually};
 
 /// A port that was free a moment ago.
 pub(crate) fn free_port() -> u16 {
@@ -49,11 +49,12 @@ impl Agent {
              [watch]\ninterval_ms = 200\nrescan_s = 3600\n\
              [[watch.match]]\npath = \"{programs}/*\"\naction = \"watch\"\n\
              [[watch.match]]\naction = \"ignore\"\n\
+             [service]\nstate = \"{programs}/run/state\"\n\
              [growth]\nconfirm_s = 2\n\
              [growth.fast]\nwindow_s = 8\nmin_rise = 50\n{more}"
         );
         std::fs::write(&config, text).unwrap();
-        let mut command = Command::new(env!("CARGO_BIN_EXE_goleakguard"));
+        let mut command = Command::new(agent());
         command.arg("run").arg("--config").arg(&config).stdin(Stdio::null()).stderr(Stdio::piped());
         let mut child = command.spawn().unwrap();
         let log = BufReader::new(child.stderr.take().unwrap());

@@ -40,6 +40,10 @@ pub struct Layout {
     pub sudog: Sudog,
     /// `runtime.hchan`: a channel.
     pub hchan: Hchan,
+    /// `runtime.mspan`: a stretch of the heap with objects of one size.
+    pub mspan: Mspan,
+    /// `runtime.heapArena`: what the runtime knows of 64 MB of addresses.
+    pub heap_arena: HeapArena,
     /// `runtime.moduledata`: what the linker says of the program.
     pub moduledata: Moduledata,
     /// What the numbers in `g.waitreason` mean.
@@ -185,6 +189,30 @@ pub struct Hchan {
     pub recvq: u16,
     /// Senders that wait: first and last sudog, 16 bytes.
     pub sendq: u16,
+}
+
+/// Offsets in `runtime.mspan`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Mspan {
+    /// Size of the struct.
+    pub size: u16,
+    /// Where it begins.
+    pub start_addr: u16,
+    /// Pages of 8 KiB.
+    pub npages: u16,
+    /// What it is used for, 1 byte: 1 for objects, 2 for stacks.
+    pub state: u16,
+    /// Size of its objects.
+    pub elemsize: u16,
+}
+
+/// Offsets in `runtime.heapArena`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct HeapArena {
+    /// Size of the struct.
+    pub size: u32,
+    /// For each of its 8,192 pages the mspan that it belongs to.
+    pub spans: u32,
 }
 
 /// Offsets in `runtime.moduledata`.

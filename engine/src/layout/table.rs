@@ -2,7 +2,7 @@
 //!
 //! Read from the DWARF and the sources of Go 1.19.8, 1.21.13, 1.22.10, 1.23.9, 1.24.11, 1.25.5, 1.26.6, 1.27.3.
 
-use super::{Arch, G, Hchan, Layout, M, Moduledata, P, Sched, Sudog};
+use super::{Arch, G, Hchan, HeapArena, Layout, M, Moduledata, Mspan, P, Sched, Sudog};
 use glg_proto::wire::Wait;
 
 /// Every layout, oldest Go first.
@@ -57,6 +57,8 @@ pub(super) const TABLE: &[Layout] = &[
             recvq: 56,
             sendq: 72,
         },
+        mspan: Mspan { size: 144, start_addr: 24, npages: 32, state: 99, elemsize: 104 },
+        heap_arena: HeapArena { size: 2165776, spans: 2097152 },
         moduledata: Moduledata {
             size: 552,
             pc_header: 0,
@@ -137,6 +139,8 @@ pub(super) const TABLE: &[Layout] = &[
             recvq: 56,
             sendq: 72,
         },
+        mspan: Mspan { size: 144, start_addr: 24, npages: 32, state: 99, elemsize: 104 },
+        heap_arena: HeapArena { size: 2165776, spans: 2097152 },
         moduledata: Moduledata {
             size: 552,
             pc_header: 0,
@@ -217,6 +221,8 @@ pub(super) const TABLE: &[Layout] = &[
             recvq: 56,
             sendq: 72,
         },
+        mspan: Mspan { size: 168, start_addr: 24, npages: 32, state: 107, elemsize: 112 },
+        heap_arena: HeapArena { size: 1133584, spans: 1064960 },
         moduledata: Moduledata {
             size: 592,
             pc_header: 0,
@@ -297,6 +303,8 @@ pub(super) const TABLE: &[Layout] = &[
             recvq: 56,
             sendq: 72,
         },
+        mspan: Mspan { size: 168, start_addr: 24, npages: 32, state: 107, elemsize: 112 },
+        heap_arena: HeapArena { size: 1133584, spans: 1064960 },
         moduledata: Moduledata {
             size: 592,
             pc_header: 0,
@@ -377,6 +385,8 @@ pub(super) const TABLE: &[Layout] = &[
             recvq: 56,
             sendq: 72,
         },
+        mspan: Mspan { size: 160, start_addr: 24, npages: 32, state: 99, elemsize: 104 },
+        heap_arena: HeapArena { size: 68624, spans: 0 },
         moduledata: Moduledata {
             size: 592,
             pc_header: 0,
@@ -457,6 +467,8 @@ pub(super) const TABLE: &[Layout] = &[
             recvq: 56,
             sendq: 72,
         },
+        mspan: Mspan { size: 160, start_addr: 24, npages: 32, state: 99, elemsize: 104 },
+        heap_arena: HeapArena { size: 68624, spans: 0 },
         moduledata: Moduledata {
             size: 592,
             pc_header: 0,
@@ -537,6 +549,8 @@ pub(super) const TABLE: &[Layout] = &[
             recvq: 64,
             sendq: 80,
         },
+        mspan: Mspan { size: 160, start_addr: 24, npages: 32, state: 99, elemsize: 104 },
+        heap_arena: HeapArena { size: 68624, spans: 0 },
         moduledata: Moduledata {
             size: 584,
             pc_header: 0,
@@ -617,6 +631,8 @@ pub(super) const TABLE: &[Layout] = &[
             recvq: 64,
             sendq: 80,
         },
+        mspan: Mspan { size: 160, start_addr: 24, npages: 32, state: 99, elemsize: 104 },
+        heap_arena: HeapArena { size: 68624, spans: 0 },
         moduledata: Moduledata {
             size: 584,
             pc_header: 0,
@@ -697,6 +713,8 @@ pub(super) const TABLE: &[Layout] = &[
             recvq: 64,
             sendq: 80,
         },
+        mspan: Mspan { size: 160, start_addr: 24, npages: 32, state: 99, elemsize: 104 },
+        heap_arena: HeapArena { size: 68624, spans: 0 },
         moduledata: Moduledata {
             size: 584,
             pc_header: 0,
@@ -777,6 +795,8 @@ pub(super) const TABLE: &[Layout] = &[
             recvq: 64,
             sendq: 80,
         },
+        mspan: Mspan { size: 160, start_addr: 24, npages: 32, state: 99, elemsize: 104 },
+        heap_arena: HeapArena { size: 68624, spans: 0 },
         moduledata: Moduledata {
             size: 584,
             pc_header: 0,
@@ -857,6 +877,8 @@ pub(super) const TABLE: &[Layout] = &[
             recvq: 64,
             sendq: 80,
         },
+        mspan: Mspan { size: 160, start_addr: 24, npages: 32, state: 99, elemsize: 104 },
+        heap_arena: HeapArena { size: 69648, spans: 0 },
         moduledata: Moduledata {
             size: 584,
             pc_header: 0,
@@ -937,6 +959,8 @@ pub(super) const TABLE: &[Layout] = &[
             recvq: 64,
             sendq: 80,
         },
+        mspan: Mspan { size: 160, start_addr: 24, npages: 32, state: 99, elemsize: 104 },
+        heap_arena: HeapArena { size: 69648, spans: 0 },
         moduledata: Moduledata {
             size: 584,
             pc_header: 0,
@@ -1017,6 +1041,8 @@ pub(super) const TABLE: &[Layout] = &[
             recvq: 64,
             sendq: 80,
         },
+        mspan: Mspan { size: 160, start_addr: 24, npages: 32, state: 99, elemsize: 104 },
+        heap_arena: HeapArena { size: 69648, spans: 0 },
         moduledata: Moduledata {
             size: 592,
             pc_header: 0,
@@ -1097,6 +1123,8 @@ pub(super) const TABLE: &[Layout] = &[
             recvq: 64,
             sendq: 80,
         },
+        mspan: Mspan { size: 160, start_addr: 24, npages: 32, state: 99, elemsize: 104 },
+        heap_arena: HeapArena { size: 69648, spans: 0 },
         moduledata: Moduledata {
             size: 592,
             pc_header: 0,
@@ -1177,6 +1205,8 @@ pub(super) const TABLE: &[Layout] = &[
             recvq: 64,
             sendq: 80,
         },
+        mspan: Mspan { size: 160, start_addr: 24, npages: 32, state: 99, elemsize: 104 },
+        heap_arena: HeapArena { size: 69648, spans: 0 },
         moduledata: Moduledata {
             size: 568,
             pc_header: 0,
@@ -1257,6 +1287,8 @@ pub(super) const TABLE: &[Layout] = &[
             recvq: 64,
             sendq: 80,
         },
+        mspan: Mspan { size: 160, start_addr: 24, npages: 32, state: 99, elemsize: 104 },
+        heap_arena: HeapArena { size: 69648, spans: 0 },
         moduledata: Moduledata {
             size: 568,
             pc_header: 0,

@@ -3,7 +3,8 @@
 
 use heapless::String;
 
-use super::{Func, Pclntab};
+use super::{Func, Pclntab, fill};
+use crate::arguments::{Arguments, INFO_MAX, LIVE_MAX, Liveness};
 use crate::memory::{Error, Image, Va, le};
 
 /// Longest function or file name of a frame; longer ones are cut.
@@ -17,11 +18,16 @@ const TREE_MAX: u32 = 1 << 20;
 /// `PCDATA_InlTreeIndex` and `FUNCDATA_InlTree` (`internal/abi/symtab.go`).
 const INL_TREE_INDEX: u32 = 2;
 const INL_TREE: u32 = 3;
+/// `PCDATA_ArgLiveIndex`, `FUNCDATA_ArgInfo` and `FUNCDATA_ArgLiveInfo`.
+const ARG_LIVE_INDEX: u32 = 3;
+const ARG_INFO: u32 = 5;
+const ARG_LIVE_INFO: u32 = 6;
 /// `FuncFlagTopFrame` and `FuncFlagSPWrite` (`internal/abi/symtab.go`).
 const FLAG_TOP: u8 = 1;
 const FLAG_SP_WRITE: u8 = 2;
 
-/// Where the inline trees are: file offset of `moduledata.gofunc`, which all function data is relative to.
+/// Where the inline trees and descriptions of arguments are: file offset of `moduledata.gofunc`, which all
+/// function data is relative to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct InlineTrees(pub u64);
 
@@ -89,7 +95,7 @@ impl Pclntab {
     ) -> Result<(), Error> {
         let func = self.find(image, pc)?;
         let (id, _, functions) = self.tail(image, &func)?;
-        let tree = self.tree(image, trees, &func, functions)?;
+        let tree = self.data(image, trees, &func, functions, INL_TREE)?;
         let mut at = pc;
         for _ in 0..INLINED_MAX {
             let (file, line) = self.file_line(image, &func, at)?;
@@ -105,6 +111,36 @@ impl Pclntab {
             at = Va(func.entry.0.wrapping_add(u64::from(parent)));
         }
         Err(self.malformed("inline tree"))
+    }
+
+    /// What a traceback prints of the arguments of the function that `pc` is in; for a return address pass it
+    /// less one.
+    ///
+    /// # Errors
+    /// As [`Pclntab::position`].
+    pub fn arguments(&self, image: &mut dyn Image, trees: InlineTrees, pc: Va) -> Result<Arguments, Error> {
+        let func = self.find(image, pc)?;
+        let (_, _, functions) = self.tail(image, &func)?;
+        let Some(at) = self.data(image, trees, &func, functions, ARG_INFO)? else {
+            return Ok(Arguments::default());
+        };
+        let mut info = [0u8; INFO_MAX];
+        let len = fill(image, at, &mut info)?;
+        let info = info.get(..len).unwrap_or_default();
+        let (mut first, mut bits) = ([0u8], [0u8; LIVE_MAX]);
+        let mut live = None;
+        if let Some(at) = self.data(image, trees, &func, functions, ARG_LIVE_INFO)? {
+            image.read_at(at, &mut first)?;
+            let [first] = first;
+            let index = self.pcdata(image, &func, ARG_LIVE_INDEX, pc)?;
+            // Without an index for this place all of them are live.
+            let len = match u64::try_from(index) {
+                Ok(index @ 1..) => fill(image, at.saturating_add(index), &mut bits)?,
+                _ => 0,
+            };
+            live = Some(Liveness { first, bits: bits.get(..len).unwrap_or_default() });
+        }
+        Arguments::parse(info, live).ok_or(self.malformed("argument information"))
     }
 
     /// File and line at `pc`; `?` and 0 when unknown, as the runtime says (`funcline1`).
@@ -127,7 +163,7 @@ impl Pclntab {
 
     /// Function id, flags, and number of function data at the end of a record. `startLine` came before them
     /// with Go 1.20 (`runtime2.go`, `_func`).
-    fn tail(&self, image: &mut dyn Image, func: &Func) -> Result<(u8, u8, u8), Error> {
+    pub(super) fn tail(&self, image: &mut dyn Image, func: &Func) -> Result<(u8, u8, u8), Error> {
         let mut bytes = [0u8; 4];
         image.read_at(func.at.saturating_add(self.tail_at()), &mut bytes)?;
         let [id, flags, _, functions] = bytes;
@@ -146,21 +182,22 @@ impl Pclntab {
         le::u32(&bytes, 0)
     }
 
-    /// File offset of a function's inline tree, if it has one.
-    fn tree(
+    /// File offset of the `index`th of a function's data, if it has it.
+    pub(super) fn data(
         &self,
         image: &mut dyn Image,
         trees: InlineTrees,
         func: &Func,
         functions: u8,
+        index: u32,
     ) -> Result<Option<u64>, Error> {
         if func.npcdata > PCDATA_MAX {
             return Err(self.malformed("function record"));
         }
-        if INL_TREE >= u32::from(functions) {
+        if index >= u32::from(functions) {
             return Ok(None);
         }
-        match self.word(image, func, func.npcdata + INL_TREE)? {
+        match self.word(image, func, func.npcdata + index)? {
             u32::MAX => Ok(None),
             offset => Ok(Some(trees.0.saturating_add(u64::from(offset)))),
         }
@@ -168,16 +205,26 @@ impl Pclntab {
 
     /// Which entry of the inline tree `pc` is in; `None`: in the function itself.
     fn tree_index(&self, image: &mut dyn Image, func: &Func, pc: Va) -> Result<Option<u32>, Error> {
-        if INL_TREE_INDEX >= func.npcdata {
-            return Ok(None);
-        }
-        let table = self.word(image, func, INL_TREE_INDEX)?;
-        let index = self.value(image, table, func.entry, pc)?;
-        match u32::try_from(index) {
+        match u32::try_from(self.pcdata(image, func, INL_TREE_INDEX, pc)?) {
             Err(_) => Ok(None),
             Ok(index) if index < TREE_MAX => Ok(Some(index)),
             Ok(_) => Err(self.malformed("inline tree")),
         }
+    }
+
+    /// What the `index`th of a function's tables says of `pc`; -1 without such a table (`pcdatavalue`).
+    pub(super) fn pcdata(
+        &self,
+        image: &mut dyn Image,
+        func: &Func,
+        index: u32,
+        pc: Va,
+    ) -> Result<i32, Error> {
+        if index >= func.npcdata {
+            return Ok(-1);
+        }
+        let table = self.word(image, func, index)?;
+        self.value(image, table, func.entry, pc)
     }
 
     /// An entry of an inline tree: id, name, and offset of the call from the function's entry

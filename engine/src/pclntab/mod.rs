@@ -4,10 +4,14 @@
 //! Read from the file in small pieces: the table of a large program has tens of megabytes, the agent none.
 
 mod frames;
+mod live;
+
+use core::ops::Range;
 
 use heapless::String;
 
 pub use frames::{Code, Frame, InlineTrees, TEXT_MAX, printed_name};
+pub use live::Live;
 
 use crate::memory::{Error, Image, Va, le};
 
@@ -137,6 +141,25 @@ impl Pclntab {
         self.find(image, pc).map(|func| func.entry)
     }
 
+    /// Where the code of Go's linker begins and ends; C lies outside of it.
+    ///
+    /// # Errors
+    /// [`Error::Unreadable`].
+    pub fn code_range(&self, image: &mut dyn Image) -> Result<Range<Va>, Error> {
+        let (end, _) = self.slot(image, self.funcs)?;
+        Ok(self.text..Va(self.text.0.saturating_add(end.into())))
+    }
+
+    /// Where the function that `pc` is in begins and ends, what the linker put behind it included.
+    ///
+    /// # Errors
+    /// As [`Pclntab::position`].
+    pub fn extent(&self, image: &mut dyn Image, pc: Va) -> Result<Range<Va>, Error> {
+        let index = self.index(image, pc)?;
+        let at = |offset: u32| Va(self.text.0.wrapping_add(u64::from(offset)));
+        Ok(at(self.slot(image, index)?.0)..at(self.slot(image, index + 1)?.0))
+    }
+
     fn malformed(&self, what: &'static str) -> Error {
         Error::Malformed { what, at: self.base }
     }
@@ -148,7 +171,8 @@ impl Pclntab {
         Ok((le::u32(&bytes, 0)?, le::u32(&bytes, 4)?))
     }
 
-    fn find(&self, image: &mut dyn Image, pc: Va) -> Result<Func, Error> {
+    /// Place of the function of `pc` in the functab.
+    fn index(&self, image: &mut dyn Image, pc: Va) -> Result<u64, Error> {
         let outside = self.malformed("pc outside of Go's code");
         let target = pc.0.checked_sub(self.text.0).ok_or(outside)?;
         let target = u32::try_from(target).map_err(|_| outside)?;
@@ -161,7 +185,12 @@ impl Pclntab {
             let middle = low + (high - low) / 2;
             if self.slot(image, middle)?.0 <= target { low = middle } else { high = middle }
         }
-        let (entry, offset) = self.slot(image, low)?;
+        Ok(low)
+    }
+
+    fn find(&self, image: &mut dyn Image, pc: Va) -> Result<Func, Error> {
+        let index = self.index(image, pc)?;
+        let (entry, offset) = self.slot(image, index)?;
         let mut bytes = [0u8; FUNC];
         let at = self.functab.saturating_add(u64::from(offset));
         image.read_at(at, &mut bytes)?;
@@ -257,7 +286,7 @@ impl Varints {
 }
 
 /// Reads as much of `buf` as the file has, at least one byte.
-fn fill(image: &mut dyn Image, at: u64, buf: &mut [u8]) -> Result<usize, Error> {
+pub(crate) fn fill(image: &mut dyn Image, at: u64, buf: &mut [u8]) -> Result<usize, Error> {
     let mut len = buf.len();
     loop {
         let part = buf.get_mut(..len).ok_or(Error::Unreadable { at })?;

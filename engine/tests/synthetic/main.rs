@@ -7,6 +7,7 @@
 mod counting;
 mod fake;
 mod judging;
+mod locking;
 #[allow(unreachable_pub, reason = "the fuzz targets include it, too")]
 mod program;
 mod reading;

@@ -4,6 +4,7 @@ use glg_engine::buildinfo::GoVersion;
 use glg_engine::elf::Elf;
 use glg_engine::memory::{Addr, Error, Va};
 use glg_engine::runtime::Runtime;
+use glg_proto::wire::Wait;
 
 use crate::fake::{FakeProcess, File, G, blocked, go124, rows};
 use crate::program::{
@@ -51,7 +52,7 @@ fn a_moved_program_is_read_where_it_is() {
 fn system_goroutines_are_told_by_their_start_function() {
     let mut file = File(go124().build());
     let runtime = Runtime::open(&mut file, Addr(ENTRY)).unwrap();
-    let mut system = |name| runtime.is_system(&mut file, Addr(function(name)));
+    let mut system = |name| runtime.is_system(&mut file, Addr(function(name)), Wait::ChanReceive);
     assert_eq!(system("runtime.bgsweep"), Ok(true));
     assert_eq!(system("runtime.main"), Ok(false));
     assert_eq!(system("main.worker"), Ok(false));

@@ -9,6 +9,7 @@ use glg_engine::step::{AttributeConfig, Effect, Effects, EngineConfig, Event, In
 use glg_proto::wire::{Body, ClockQuality, Envelope, Leak, Timestamp, decode, head};
 
 use crate::fake::{FakeProcess, G, blocked, go124};
+use crate::locking::FakeThreads;
 use crate::program::{ENTRY, function};
 
 pub(crate) const ID: TargetId = TargetId { pid: 1412, start: 77 };
@@ -37,6 +38,7 @@ pub(crate) fn config() -> EngineConfig {
             budget_percent: 1.0,
             cost: HitCost { emulated_ns: 1000.0, stepped_ns: 12_000.0 },
         }),
+        locks: Some(crate::locking::CONFIG),
         outbox: 4,
     }
 }
@@ -45,6 +47,7 @@ pub(crate) fn config() -> EngineConfig {
 pub(crate) struct Stand {
     pub(crate) engine: Engine,
     pub(crate) process: FakeProcess,
+    pub(crate) threads: FakeThreads,
     pub(crate) now_ms: u64,
     pub(crate) events: Vec<Event>,
     pub(crate) effects: Vec<Effect>,
@@ -52,8 +55,14 @@ pub(crate) struct Stand {
 
 impl Stand {
     pub(crate) fn new(config: EngineConfig) -> Stand {
-        let process = FakeProcess::new(go124());
-        Stand { engine: Engine::new(config), process, now_ms: 1000, events: Vec::new(), effects: Vec::new() }
+        Stand {
+            engine: Engine::new(config),
+            process: FakeProcess::new(go124()),
+            threads: FakeThreads::default(),
+            now_ms: 1000,
+            events: Vec::new(),
+            effects: Vec::new(),
+        }
     }
 
     /// A process that is watched, with a calm past.
@@ -72,7 +81,8 @@ impl Stand {
     }
 
     pub(crate) fn step<'a>(&'a mut self, input: impl FnOnce(Process<'a>) -> Input<'a>) {
-        let process = Process { memory: &mut self.process.space, image: &mut self.process.file };
+        let (memory, image) = (&mut self.process.space, &mut self.process.file);
+        let process = Process { memory, image, threads: &mut self.threads };
         let now = Timestamp { mono_ms: self.now_ms, wall_ms: 0, clock: ClockQuality::Wrong };
         let mut effects = Effects::new();
         self.engine.step(now, input(process), &mut effects);
@@ -118,13 +128,18 @@ impl Stand {
     }
 
     pub(crate) fn alert(&mut self) -> Option<(Envelope, Leak)> {
+        let envelope = self.message()?;
+        let Body::Leak(leak) = envelope.body.clone() else { panic!("{envelope:?}") };
+        Some((envelope, leak))
+    }
+
+    pub(crate) fn message(&mut self) -> Option<Envelope> {
         let (seq, bytes) = self.engine.outbox.send_next()?;
         assert!(bytes.len() <= 256);
         let envelope = decode(bytes).unwrap();
         assert_eq!(envelope.seq, seq);
         self.plain(Input::Acknowledged(seq));
-        let Body::Leak(leak) = envelope.body.clone() else { panic!("{envelope:?}") };
-        Some((envelope, leak))
+        Some(envelope)
     }
 }
 

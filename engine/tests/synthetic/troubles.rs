@@ -2,7 +2,7 @@
 
 use crate::stand::{ID, Stand, concluded, config, growing};
 use glg_engine::memory::Error;
-use glg_engine::step::{Effect, EngineConfig, Event, Input, TargetId};
+use glg_engine::step::{Effect, EngineConfig, Event, Input, Rung, TargetId};
 use glg_proto::wire::Losses;
 
 #[test]
@@ -155,10 +155,16 @@ fn one_target_is_probed_at_a_time() {
     let mut stand = Stand::watched(config());
     let second = TargetId { pid: 2, start: 2 };
     stand.found(second);
+    let mut rungs = Vec::new();
     for n in 1..60 {
         stand.tick(100 + 20 * n);
         stand.step(|process| Input::Sample { id: second, process });
+        rungs.push(stand.engine.targets().map(|(_, rung)| rung).collect::<Vec<_>>());
     }
+    rungs.dedup();
+    // Nobody takes the probes off here.
+    use Rung::{Attribute, Census, Watch};
+    assert_eq!(rungs, [[Watch, Watch], [Attribute, Watch], [Attribute, Census], [Attribute, Watch]]);
     let attached = stand.effects.iter().filter(|e| matches!(e, Effect::Attach { .. })).count();
     assert_eq!(attached, 1);
     // The other one is judged without probes.

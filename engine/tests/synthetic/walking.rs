@@ -53,17 +53,19 @@ fn finds_exactly_the_live_ones_in_every_layout() {
             g(4, 0),
             g(7, 14),
             g(0xffff_ffff, 15),
-            G { gopc: 0, ..g(4, 16) }, // torn
+            G { gopc: 0, ..g(4, 16) },
+            G { startpc: 0, ..g(4, 18) }, // torn
         ];
         gs.push(G { wait: "select", ..g(4, 17) });
+        gs.push(G { gopc: 0, startpc: 0, ..g(4, 19) }); // a thread of C that called into Go
         process.set_gs(&gs);
         let (stats, found) = walk(&mut process, 1000);
         assert_eq!(
             stats,
-            Ok(WalkStats { seen: 18, dead: 4, torn: 4, ..WalkStats::default() }),
+            Ok(WalkStats { seen: 20, dead: 4, torn: 5, ..WalkStats::default() }),
             "{program:?}"
         );
-        assert_eq!(goids(&found), [1, 2, 3, 4, 5, 6, 7, 8, 9, 17]);
+        assert_eq!(goids(&found), [1, 2, 3, 4, 5, 6, 7, 8, 9, 17, 19]);
         let wait = |goid| found.iter().find(|g| g.goid == goid).unwrap().wait;
         assert_eq!([1, 2, 9].map(wait), [Wait::ChanSend; 3]);
         assert_eq!(

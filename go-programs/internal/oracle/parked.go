@@ -8,7 +8,7 @@ import (
 )
 
 // Parked says how many goroutines one function creates and the states in which they come to rest. Go's word for
-// one wait differs between versions.
+// one wait differs between versions. What the runtime creates has an empty creator.
 type Parked struct {
 	Creator string
 	Count   int

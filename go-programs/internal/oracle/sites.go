@@ -13,7 +13,8 @@ import (
 // Site is a creation point and a state, with the goroutines that share them.
 type Site struct {
 	Count int `json:"count"`
-	// CreatedBy is the function that holds the go statement; empty for the main goroutine.
+	// CreatedBy is the function that holds the go statement; empty for goroutines that the runtime created: the
+	// main one, those that run finalisers and cleanups, and those of threads of C.
 	CreatedBy string `json:"created_by"`
 	File      string `json:"file"`
 	Line      int    `json:"line"`
@@ -24,7 +25,7 @@ type Site struct {
 // Sites groups the goroutines of this program by what pprof says of them, the largest group first.
 func Sites() []Site {
 	counts := make(map[Site]int)
-	for _, block := range strings.Split(traceback(2), "\n\n") {
+	for _, block := range strings.Split(Traceback(2), "\n\n") {
 		if strings.HasPrefix(block, "goroutine ") {
 			counts[parse(block)]++
 		}
@@ -47,7 +48,8 @@ func Sites() []Site {
 	return sites
 }
 
-func traceback(debug int) string {
+// Traceback is what pprof prints of all goroutines with this value of debug.
+func Traceback(debug int) string {
 	var text bytes.Buffer
 	if err := pprof.Lookup("goroutine").WriteTo(&text, debug); err != nil {
 		fmt.Fprintln(os.Stderr, err)

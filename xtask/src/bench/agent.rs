@@ -63,6 +63,7 @@ pub(super) fn measure(quick: bool) -> Result<Section> {
         remark: "Memory is this machine's build with glibc; the vehicle's is measured in the QEMU run."
             .into(),
         rows: rows(&memory, percent, size)?,
+        left_out: Vec::new(),
     })
 }
 

@@ -24,6 +24,9 @@ pub(super) fn render(sections: &[Section]) -> String {
                 row.name, row.figures
             );
         }
+        for what in &section.left_out {
+            let _ = writeln!(text, "  left out: {what}");
+        }
         text.push('\n');
     }
     text
@@ -69,8 +72,10 @@ mod tests {
         assert_eq!(goal(&row(None, Some(0.97))), "≤ 0.97 MISSED");
         assert_eq!(goal(&row(None, None)), "");
         let rows = vec![row(Some(0.97), None)];
-        let text = render(&[Section { heading: "Rates".into(), remark: String::new(), rows }]);
+        let left_out = vec!["c : d: no room".into()];
+        let text = render(&[Section { heading: "Rates".into(), remark: String::new(), rows, left_out }]);
         assert!(text.contains("  a : b     0.980  0.900–1.10"), "{text}");
+        assert!(text.ends_with("  left out: c : d: no room\n\n"), "{text}");
     }
 
     #[test]

@@ -143,6 +143,15 @@ const MODULEDATA: &[Member] = &[
     one("next", &["next"], 8),
 ];
 
+const MSPAN: &[Member] = &[
+    one("start_addr", &["startAddr"], 8),
+    one("npages", &["npages"], 8),
+    one("state", &["state.s.value", "state.s"], 1),
+    one("elemsize", &["elemsize"], 8),
+];
+
+const HEAP_ARENA: &[Member] = &[one("spans", &["spans"], 65_536)];
+
 /// Every struct of a row, in the row's order.
 pub(crate) const STRUCTS: &[Struct] = &[
     Struct { go: "runtime.g", field: "g", rust: "G", members: G },
@@ -151,6 +160,8 @@ pub(crate) const STRUCTS: &[Struct] = &[
     Struct { go: "runtime.schedt", field: "sched", rust: "Sched", members: SCHED },
     Struct { go: "runtime.sudog", field: "sudog", rust: "Sudog", members: SUDOG },
     Struct { go: "runtime.hchan", field: "hchan", rust: "Hchan", members: HCHAN },
+    Struct { go: "runtime.mspan", field: "mspan", rust: "Mspan", members: MSPAN },
+    Struct { go: "runtime.heapArena", field: "heap_arena", rust: "HeapArena", members: HEAP_ARENA },
     Struct { go: "runtime.moduledata", field: "moduledata", rust: "Moduledata", members: MODULEDATA },
 ];
 

@@ -6,7 +6,7 @@ use std::path::Path;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
-use anyhow::{Result, bail};
+use anyhow::{Context, Result, bail};
 
 use crate::cmd;
 
@@ -239,6 +239,15 @@ impl ForeignApt {
         let text = cmd::output(&mut command)?;
         let names = text.lines().filter_map(|line| line.trim().strip_prefix("Depends: "));
         Ok(names.map(str::to_owned).collect())
+    }
+
+    /// The version of a package that the suite serves.
+    pub(crate) fn version(&self, package: &str) -> Result<String> {
+        let mut command = Command::new("apt-cache");
+        command.args(&self.options).args(["show", "--no-all-versions", package]);
+        let text = cmd::output(&mut command)?;
+        let version = text.lines().find_map(|line| line.strip_prefix("Version: "));
+        version.map(str::to_owned).with_context(|| format!("{} has no {package}", self.label))
     }
 
     /// Downloads a package and unpacks its files below `into`.

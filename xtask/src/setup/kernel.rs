@@ -148,7 +148,7 @@ fn find(dir: &Path, names: &[String]) -> Option<PathBuf> {
 }
 
 /// Moves a finished file or folder into its place in the cache.
-fn replace(from: &Path, to: &Path) -> Result<()> {
+pub(super) fn replace(from: &Path, to: &Path) -> Result<()> {
     if let Some(parent) = to.parent() {
         fs::create_dir_all(parent)?;
     }
@@ -159,10 +159,10 @@ fn replace(from: &Path, to: &Path) -> Result<()> {
 }
 
 /// A work folder in the cache that disappears with its owner.
-struct Partial(PathBuf);
+pub(super) struct Partial(pub(super) PathBuf);
 
 impl Partial {
-    fn new(name: &str) -> Result<Self> {
+    pub(super) fn new(name: &str) -> Result<Self> {
         let dir = paths::tools().join(format!("partial-{name}-{}", std::process::id()));
         fs::create_dir_all(&dir).with_context(|| format!("creating {}", dir.display()))?;
         Ok(Self(dir))

@@ -206,10 +206,10 @@ impl Rust {
         Ok(cargo)
     }
 
-    /// A `cargo-zigbuild rustc` for the vehicle's target; the caller adds package, profile and target folder.
-    pub(crate) fn vehicle_cargo(&self) -> Command {
+    /// A cargo-zigbuild for the vehicle's target; the caller adds package, profile and target folder.
+    pub(crate) fn vehicle_cargo(&self, subcommand: &str) -> Command {
         let mut cargo = bare(super::zig::cargo_zigbuild());
-        cargo.args(["rustc", "--target", MUSL]);
+        cargo.args([subcommand, "--target", MUSL]);
         cargo.env("CARGO_ZIGBUILD_ZIG_PATH", super::zig::zig());
         if self.way == Way::Debian {
             cargo.env("CARGO", DEBIAN_CARGO).env("RUSTC", DEBIAN_RUSTC);

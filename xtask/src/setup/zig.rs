@@ -5,6 +5,7 @@ use std::process::Command;
 
 use anyhow::{Context, Result, bail};
 
+use crate::go::Arch;
 use crate::{cmd, paths};
 
 const ZIG: &str = "0.17.1";
@@ -17,6 +18,15 @@ fn dir() -> PathBuf {
 /// The zig executable, for `CARGO_ZIGBUILD_ZIG_PATH` and as `zig cc`.
 pub(crate) fn zig() -> PathBuf {
     dir().join("ziglang/zig")
+}
+
+/// A compiler of C for musl, as Go takes it in `CC`.
+pub(crate) fn musl_compiler(arch: Arch) -> String {
+    let machine = match arch {
+        Arch::Amd64 => "x86_64",
+        Arch::Arm64 => "aarch64",
+    };
+    format!("{} cc -target {machine}-linux-musl", zig().display())
 }
 
 /// The cargo-zigbuild executable.

@@ -1,0 +1,202 @@
+//! What a running service lets others know: a small file in memory, which `goleakguard ps` reads.
+//!
+//! Its first line names the service, each further one a target and its rung; processes are a number and their
+//! start (`/proc/PID/stat`), so that what a dead service has left is recognised:
+//!
+//! ```text
+//! goleakguard 1 PID START
+//! PID START watch
+//! ```
+
+use std::fs::{self, OpenOptions};
+use std::io::{self, Read, Write};
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
+
+use glg_engine::step::{Rung, TargetId};
+use log::warn;
+use nix::fcntl::OFlag;
+
+use crate::remote;
+
+/// First words of the file; the number is that of its format.
+const TITLE: &str = "goleakguard 1";
+/// Bytes of a line at most: two numbers and a word.
+const LINE_MAX: usize = 10 + 1 + 20 + 1 + 9 + 1;
+/// Bytes read at most: more than 64 targets take.
+const READ_MAX: u64 = 8192;
+
+/// The service's side: writes the file whenever a target or its rung has changed.
+pub struct State {
+    path: Option<PathBuf>,
+    said: Vec<(TargetId, Rung)>,
+    /// Whether anything was said yet.
+    begun: bool,
+    failed: bool,
+}
+
+impl State {
+    /// Bytes that it takes for each target, written text included.
+    pub const TARGET_BYTES: usize = size_of::<(TargetId, Rung)>() + LINE_MAX;
+
+    /// Nothing is written yet. An empty path stands for no file.
+    #[must_use]
+    pub fn new(path: &str, max_targets: usize) -> State {
+        let path = Some(path).filter(|path| !path.is_empty()).map(PathBuf::from);
+        State { path, said: Vec::with_capacity(max_targets), begun: false, failed: false }
+    }
+
+    /// Takes note of where the targets stand now.
+    pub fn publish(&mut self, targets: impl Iterator<Item = (TargetId, Rung)> + Clone) {
+        if self.begun && targets.clone().eq(self.said.iter().copied()) {
+            return;
+        }
+        self.begun = true;
+        self.said.clear();
+        self.said.extend(targets);
+        self.write();
+    }
+
+    fn write(&mut self) {
+        let Some(path) = &self.path else { return };
+        if let Err(error) = replace(path, &text(&self.said))
+            && !std::mem::replace(&mut self.failed, true)
+        {
+            warn!("{} cannot be written ({error}): `goleakguard ps` shows no rungs", path.display());
+        }
+    }
+
+    /// Takes the file away, unless it is that of another service.
+    pub fn remove(&self) {
+        let Some(path) = &self.path else { return };
+        if read(path).is_ok_and(|found| found.is_some_and(|(service, _)| service.pid == std::process::id())) {
+            let _ = fs::remove_file(path);
+        }
+    }
+}
+
+fn text(targets: &[(TargetId, Rung)]) -> String {
+    let pid = std::process::id();
+    let start = remote::stat(pid).map_or(0, |stat| stat.start);
+    let mut text = format!("{TITLE} {pid} {start}\n");
+    for (TargetId { pid, start }, rung) in targets {
+        text += &format!("{pid} {start} {}\n", rung.as_str());
+    }
+    text
+}
+
+/// Readers see the old file or the new one, whole.
+fn replace(path: &Path, text: &str) -> io::Result<()> {
+    if let Some(folder) = path.parent()
+        && let Err(error) = fs::create_dir(folder)
+        && error.kind() != io::ErrorKind::AlreadyExists
+    {
+        return Err(error);
+    }
+    let mut new = path.as_os_str().to_owned();
+    new.push(".new");
+    // Never through a link that somebody has laid there.
+    let _ = fs::remove_file(&new);
+    OpenOptions::new().write(true).create_new(true).mode(0o644).open(&new)?.write_all(text.as_bytes())?;
+    fs::rename(new, path)
+}
+
+/// Where the targets of the service stand that runs now; none without a service.
+///
+/// # Errors
+/// What is wrong with the file.
+pub fn rungs(path: &Path) -> Result<Vec<(TargetId, Rung)>, String> {
+    let found = read(path).map_err(|what| format!("{}: {what}", path.display()))?;
+    let alive = |service: TargetId| remote::stat(service.pid).is_some_and(|stat| stat.start == service.start);
+    Ok(found.filter(|(service, _)| alive(*service)).map(|(_, targets)| targets).unwrap_or_default())
+}
+
+type Found = (TargetId, Vec<(TargetId, Rung)>);
+
+/// The service and its targets; `None` when there is no file.
+fn read(path: &Path) -> Result<Option<Found>, String> {
+    // Nobody is waited for on the other side of a pipe.
+    let file = OpenOptions::new().read(true).custom_flags(OFlag::O_NONBLOCK.bits()).open(path);
+    let file = match file {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        other => other.map_err(|error| error.to_string())?,
+    };
+    if !file.metadata().is_ok_and(|meta| meta.is_file()) {
+        return Err("not a regular file".to_owned());
+    }
+    let mut text = String::new();
+    file.take(READ_MAX).read_to_string(&mut text).map_err(|error| error.to_string())?;
+    parse(&text).map(Some).ok_or_else(|| "not written by a service of this version".to_owned())
+}
+
+fn parse(text: &str) -> Option<Found> {
+    let mut lines = text.strip_suffix('\n')?.split('\n');
+    let service = lines.next()?.strip_prefix(TITLE)?.strip_prefix(' ')?;
+    let id = |words: &str| {
+        let (pid, start) = words.split_once(' ')?;
+        Some(TargetId { pid: pid.parse().ok()?, start: start.parse().ok()? })
+    };
+    let target = |line: &str| {
+        let (process, word) = line.rsplit_once(' ')?;
+        let rung = Rung::ALL.into_iter().find(|rung| rung.as_str() == word)?;
+        Some((id(process)?, rung))
+    };
+    Some((id(service)?, lines.map(target).collect::<Option<_>>()?))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn id(pid: u32) -> TargetId {
+        TargetId { pid, start: 7 }
+    }
+
+    #[test]
+    fn what_is_written_is_read() {
+        let folder = std::env::temp_dir().join(format!("glg-state-{}", std::process::id()));
+        let path = folder.join("state");
+        let mut state = State::new(path.to_str().unwrap(), 2);
+        assert_eq!(rungs(&path), Ok(vec![]), "no service");
+        state.publish(std::iter::empty());
+        assert_eq!(rungs(&path), Ok(vec![]));
+        let targets = vec![(id(1), Rung::Watch), (id(2), Rung::Attribute)];
+        state.publish(targets.iter().copied());
+        assert_eq!(rungs(&path), Ok(targets.clone()));
+        // Not written anew for nothing.
+        fs::remove_file(&path).unwrap();
+        state.publish(targets.iter().copied());
+        assert_eq!(rungs(&path), Ok(vec![]));
+        state.publish(std::iter::once((id(1), Rung::Census)));
+        assert_eq!(rungs(&path), Ok(vec![(id(1), Rung::Census)]));
+        // Of a service that is no more, or of another: not ours to take away.
+        let text = fs::read_to_string(&path).unwrap();
+        fs::write(&path, text.replacen(&format!(" {} ", std::process::id()), " 1 ", 1)).unwrap();
+        assert_eq!(rungs(&path), Ok(vec![]));
+        state.remove();
+        assert!(path.exists());
+        state.publish(std::iter::empty());
+        state.remove();
+        assert!(!path.exists());
+        fs::remove_dir(&folder).unwrap();
+        State::new("", 2).publish(std::iter::empty());
+    }
+
+    #[test]
+    fn rubbish_is_told() {
+        let whole = text(&[(id(1), Rung::Watch), (id(4_194_304), Rung::Attribute)]);
+        assert!(parse(&whole).is_some());
+        assert!(whole.lines().all(|line| line.len() < LINE_MAX));
+        for end in 0..whole.len() {
+            let found = parse(&whole[..end]);
+            assert!(found.is_none_or(|(_, targets)| targets.len() < 2 && whole[..end].ends_with('\n')));
+        }
+        for odd in
+            ["", "\n", "goleakguard 2 1 1\n", "goleakguard 1 1 1\n1 1 fly\n", "goleakguard 1 -1 1\n", "\0"]
+        {
+            assert!(parse(odd).is_none(), "{odd:?}");
+        }
+        assert!(rungs(Path::new("/dev/zero")).unwrap_err().contains("not a regular file"));
+        assert!(rungs(Path::new("/proc/self/comm")).is_err());
+    }
+}

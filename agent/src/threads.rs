@@ -1,0 +1,228 @@
+//! The threads of a process, as `/proc` tells of them.
+
+use std::fs::{self, File};
+use std::io::{self, Read};
+
+use glg_engine::locks::scan::{CFunction, Threads, Tid, Waiter};
+use glg_engine::locks::standing::Standing;
+use glg_engine::memory::{Addr, Error, Memory};
+use glg_engine::runtime::Runtime;
+use glg_proto::wire::head;
+use nix::errno::Errno;
+
+use crate::native::{Beneath, Frame, Native, Start};
+
+/// The lines of `sched` that come first.
+const SCHED_HEAD: usize = 384;
+/// Longest line of `syscall`: a number and eight words.
+const SYSCALL_LINE: usize = 256;
+
+/// The threads of one process.
+pub struct ProcThreads {
+    pid: u32,
+    /// Whether the process has the same numbers for its threads as we have.
+    same_namespace: bool,
+    /// Numbers in the other namespace, by ours, in order; those that are gone go with the next listing.
+    inner: Vec<Tid>,
+}
+
+impl ProcThreads {
+    /// The threads of process `pid`.
+    #[must_use]
+    pub fn new(pid: u32) -> ProcThreads {
+        let namespace = |who: &str| fs::read_link(format!("/proc/{who}/ns/pid")).ok();
+        let theirs = namespace(&pid.to_string());
+        let same_namespace = theirs.is_none() || theirs == namespace("self");
+        ProcThreads { pid, same_namespace, inner: Vec::new() }
+    }
+
+    /// The number that the process itself has for one of its threads.
+    fn inner(&self, outer: u32) -> Option<u32> {
+        if self.same_namespace {
+            return Some(outer);
+        }
+        if let Some(known) = self.inner.iter().find(|tid| tid.outer == outer) {
+            return Some(known.inner);
+        }
+        let status = fs::read_to_string(format!("/proc/{}/task/{outer}/status", self.pid)).ok()?;
+        // From our namespace inwards.
+        let line = status.lines().find_map(|line| line.strip_prefix("NSpid:"))?;
+        line.split_ascii_whitespace().next_back()?.parse().ok()
+    }
+
+    fn open(&self, tid: Tid, file: &str) -> Result<File, Error> {
+        let dir = format!("/proc/{}/task/{}", self.pid, tid.outer);
+        File::open(format!("{dir}/{file}")).map_err(|error| match error.raw_os_error() {
+            // The thread is there and the file is not: this kernel has none.
+            Some(errno) if errno == Errno::ENOENT as i32 && fs::metadata(&dir).is_ok() => Error::Unsupported(
+                "kernel that does not tell where threads stand (/proc/PID/task/TID/syscall)",
+            ),
+            _ => refused(&error),
+        })
+    }
+}
+
+/// The C in which a thread waits, the innermost function first; empty when it cannot be read.
+pub(crate) fn c_stack(
+    native: &mut Native,
+    memory: &mut dyn Memory,
+    runtime: &Runtime,
+    waiter: &Waiter,
+) -> Vec<Frame> {
+    let is_go = |pc: Addr| runtime.is_go_code(pc);
+    let below = waiter.goroutine.filter(|_| waiter.g0_sp.is_some());
+    let g_sp = below.map(|goroutine| goroutine.sched_sp);
+    let beneath = Beneath { is_go: &is_go, g0_sp: below.and(waiter.g0_sp), g_sp };
+    let mut frames = Vec::new();
+    // What waits can be told without the stack in which it does.
+    let _ = native.stack(memory, Start::from(&waiter.call), &beneath, &mut frames);
+    frames
+}
+
+/// A function in the few letters of an alert.
+fn name(frame: &Frame) -> CFunction {
+    match &frame.name {
+        Some(name) => head(name),
+        None => head(&format!("{}+{:#x}", frame.module, frame.offset)),
+    }
+}
+
+/// Whether a function belongs to the C library's own locks. With musl it stands in the program itself.
+fn is_library(frame: &Frame) -> bool {
+    let library = ["libc.", "libc-", "libpthread", "ld-musl"];
+    let inner =
+        ["pthread_", "__pthread", "___pthread", "__lll", "__futex", "__timedwait", "__wait", "__syscall"];
+    let named = |name: &str| inner.iter().any(|prefix| name.starts_with(prefix));
+    library.iter().any(|prefix| frame.module.starts_with(prefix)) || frame.name.as_deref().is_some_and(named)
+}
+
+/// What it means that the kernel refuses to tell.
+fn refused(error: &io::Error) -> Error {
+    match error.raw_os_error().map(Errno::from_raw) {
+        Some(Errno::EPERM | Errno::EACCES) => {
+            Error::Unsupported("no permission to see its threads: run as root or with CAP_SYS_PTRACE")
+        }
+        _ => Error::Gone,
+    }
+}
+
+/// When a thread was last seen running, on the scheduler's clock, in microseconds: `se.exec_start` of
+/// `/proc/PID/task/TID/sched` (kernel/sched/debug.c, `proc_sched_show_task`; with CONFIG_SCHED_DEBUG).
+fn exec_start_us(file: File) -> Option<u64> {
+    let mut text = [0; SCHED_HEAD];
+    let line = short(file, &mut text).ok()?.lines().find(|line| line.starts_with("se.exec_start"))?;
+    let (ms, us) = line.rsplit_once(':')?.1.trim().split_once('.')?;
+    let us: u64 = us.get(..3)?.parse().ok()?;
+    ms.parse::<u64>().ok()?.checked_mul(1000)?.checked_add(us)
+}
+
+/// Reads what there is of a short file, as text.
+fn short(mut file: File, buffer: &mut [u8]) -> Result<&str, Error> {
+    let mut used = 0;
+    while let Some(rest) = buffer.get_mut(used..).filter(|rest| !rest.is_empty()) {
+        match file.read(rest).map_err(|error| refused(&error))? {
+            0 => break,
+            read => used += read,
+        }
+    }
+    let text = buffer.get(..used).unwrap_or_default();
+    core::str::from_utf8(text).map_err(|_| Error::Malformed { what: "file of a thread", at: 0 })
+}
+
+impl Threads for ProcThreads {
+    fn list(&mut self, max: usize, out: &mut Vec<Tid>) -> Result<bool, Error> {
+        out.clear();
+        let entries = fs::read_dir(format!("/proc/{}/task", self.pid)).map_err(|error| refused(&error))?;
+        let tids = entries.flatten().filter_map(|entry| entry.file_name().to_str()?.parse().ok());
+        let mut more = false;
+        for outer in tids {
+            if out.len() >= max {
+                more = true;
+                break;
+            }
+            if let Some(inner) = self.inner(outer) {
+                out.push(Tid { inner, outer });
+            }
+        }
+        if !self.same_namespace {
+            self.inner.clone_from(out);
+        }
+        Ok(more)
+    }
+
+    fn standing(&mut self, tid: Tid) -> Result<Standing, Error> {
+        let mut line = [0; SYSCALL_LINE];
+        Standing::parse(short(self.open(tid, "syscall")?, &mut line)?)
+    }
+
+    fn switches(&mut self, tid: Tid) -> Result<u64, Error> {
+        let mut line = [0; SYSCALL_LINE];
+        let line = short(self.open(tid, "schedstat")?, &mut line)?;
+        // Time on the processor, time on a run queue, times switched in (Documentation/scheduler/sched-stats.rst).
+        let switches = line.split_ascii_whitespace().nth(2).and_then(|word| word.parse().ok());
+        switches.ok_or(Error::Malformed { what: "schedstat of a thread", at: u64::from(tid.outer) })
+    }
+
+    fn blocked_ms(&mut self, tid: Tid) -> Option<u64> {
+        let theirs = exec_start_us(self.open(tid, "sched").ok()?)?;
+        let now = exec_start_us(File::open("/proc/thread-self/sched").ok()?)?;
+        Some(now.saturating_sub(theirs) / 1000)
+    }
+
+    fn asked_by(&mut self, memory: &mut dyn Memory, runtime: &Runtime, waiter: &Waiter) -> CFunction {
+        // Made anew each time: it is rarely asked, and what it remembers is not small.
+        let mut native = Native::new(self.pid, runtime.layout.arch);
+        let frames = c_stack(&mut native, memory, runtime, waiter);
+        let asks = |frame: &&Frame| !is_library(frame);
+        let frame = frames.iter().find(asks).or(frames.last());
+        frame.map(name).unwrap_or_default()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::sync::Mutex;
+
+    #[test]
+    fn a_blocked_thread_is_seen_in_its_futex() {
+        let lock = Mutex::new(());
+        let held = lock.lock().unwrap();
+        std::thread::scope(|scope| {
+            scope.spawn(|| drop(lock.lock()));
+            let mut threads = ProcThreads::new(std::process::id());
+            let arch = match cfg!(target_arch = "aarch64") {
+                true => glg_engine::layout::Arch::Arm64,
+                false => glg_engine::layout::Arch::Amd64,
+            };
+            let word = Addr(std::ptr::from_ref(&lock) as u64);
+            let deadline = std::time::Instant::now() + std::time::Duration::from_secs(30);
+            loop {
+                assert!(std::time::Instant::now() < deadline, "it never waited");
+                let mut list = Vec::new();
+                assert!(!threads.list(1000, &mut list).unwrap());
+                let waits = |tid: &&Tid| match threads.standing(**tid) {
+                    Ok(Standing::Call(call)) => call.futex(arch).is_some_and(|wait| wait.word == word),
+                    _ => false,
+                };
+                if let Some(tid) = list.to_vec().iter().find(waits) {
+                    let first = threads.switches(*tid).unwrap();
+                    assert_eq!(threads.switches(*tid).unwrap(), first);
+                    let begun = threads.blocked_ms(*tid).unwrap();
+                    while threads.blocked_ms(*tid).unwrap() < begun + 50 {
+                        assert!(std::time::Instant::now() < deadline, "it did not grow old");
+                    }
+                    break;
+                }
+            }
+            drop(held);
+        });
+    }
+
+    #[test]
+    fn who_is_not_there_is_gone() {
+        let nobody = Tid { inner: 1 << 30, outer: 1 << 30 };
+        assert_eq!(ProcThreads::new(std::process::id()).standing(nobody), Err(Error::Gone));
+        assert_eq!(ProcThreads::new(1 << 30).list(10, &mut Vec::new()), Err(Error::Gone));
+    }
+}

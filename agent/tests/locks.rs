@@ -1,0 +1,309 @@
+//! Threads that wait in C, and deadlocks, are found from outside as the program `locks` says of itself: for both C
+//! libraries, whenever the looking began. And a program that shares its locks well never has one. Needs root, and
+//! the programs of `cargo xtask test`.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test fails by panicking")]
+
+mod common;
+#[path = "locks/saying.rs"]
+mod saying;
+
+use std::env;
+
+use common::{Program, eventually, program, releases};
+use saying::{Looking, State, places_said};
+
+/// The oldest, the one in most use and the newest.
+const RELEASES: [&str; 3] = ["1.19.8", "1.24.11", "1.27.3"];
+/// Looks at each program in its state: all of them see the same.
+const AGAIN: usize = 20;
+/// Looks at healthy programs that none of them may take for a deadlock.
+const HEALTHY: usize = 5000;
+
+/// A C library.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Libc {
+    Glibc,
+    Musl,
+}
+
+impl Libc {
+    /// What `locks` is built as with it.
+    fn variants(self) -> &'static [&'static str] {
+        match self {
+            Libc::Glibc => &["locks-cgo", "locks-cgo-stripped", "locks-cgo-pie", "locks-cgo-O0"],
+            Libc::Musl => &["locks-musl", "locks-musl-stripped"],
+        }
+    }
+}
+
+/// Runs `job` on each program of these C libraries.
+fn for_every(libcs: &[Libc], job: impl Fn(&str, &str)) {
+    // On the device there may be fewer.
+    let wanted = match env::var_os("GLG_GO_RELEASES") {
+        Some(_) => releases(),
+        None => RELEASES.map(str::to_owned).to_vec(),
+    };
+    for release in &wanted {
+        for variant in libcs.iter().flat_map(|libc| libc.variants()) {
+            job(release, variant);
+        }
+    }
+}
+
+const BOTH: &[Libc] = &[Libc::Glibc, Libc::Musl];
+
+/// The program in its state, and one look after the other finds what it says; returns that.
+fn compare(release: &str, variant: &str, mode: &[&str]) -> State {
+    let what = format!("Go {release}, {variant} {mode:?}");
+    let mut program = Program::start(&program(release, variant), mode);
+    let said = State::said(&program.ask("expected"));
+    let mut looking = Looking::at(program.pid());
+    for look in 0..AGAIN {
+        assert_eq!(looking.look(), said, "{what}, look {look}: we left, the program right");
+        assert_eq!(looking.scan.restless, 0, "{what}, look {look}");
+    }
+    said
+}
+
+/// Compares, and the program did mean a deadlock of so many threads.
+fn deadlock(release: &str, variant: &str, mode: &[&str], threads: usize) {
+    let said = compare(release, variant, mode);
+    let counts: Vec<usize> = said.deadlocks.iter().map(|deadlock| deadlock.threads.len()).collect();
+    assert_eq!(counts, [threads], "Go {release}, {variant} {mode:?}");
+}
+
+/// Compares, and the program did mean waits and no deadlock.
+fn no_deadlock(release: &str, variant: &str, mode: &[&str], waits: usize) {
+    let said = compare(release, variant, mode);
+    assert_eq!((said.waits.len(), said.deadlocks.len()), (waits, 0), "Go {release}, {variant} {mode:?}");
+}
+
+#[test]
+fn circles_of_every_length() {
+    for_every(&[Libc::Glibc], |release, variant| {
+        for (mode, threads) in
+            [("relock", 1), ("abba", 2), ("abba-go", 2), ("three", 3), ("tail", 2), ("deep", 2)]
+        {
+            deadlock(release, variant, &[mode], threads);
+        }
+    });
+    // This library writes down the owner of these kinds.
+    for_every(&[Libc::Musl], |release, variant| {
+        for (mode, threads) in [("abba", 2), ("abba-go", 2), ("three", 3), ("tail", 2), ("deep", 2)] {
+            deadlock(release, variant, &[mode, "errorcheck"], threads);
+        }
+        deadlock(release, variant, &["relock", "robust"], 1);
+    });
+}
+
+#[test]
+fn every_kind_of_lock() {
+    for_every(BOTH, |release, variant| {
+        for kind in ["recursive", "errorcheck", "robust"] {
+            deadlock(release, variant, &["abba", kind], 2);
+            deadlock(release, variant, &["timed", kind], 2);
+        }
+        deadlock(release, variant, &["join", "recursive"], 2);
+    });
+    for_every(&[Libc::Glibc], |release, variant| {
+        for mode in [&["abba", "adaptive"][..], &["timed"], &["rwlock"], &["join"]] {
+            deadlock(release, variant, mode, 2);
+        }
+    });
+}
+
+/// Who has it is written nowhere: the waits are seen all the same.
+#[test]
+fn what_musl_does_not_write_down() {
+    for_every(&[Libc::Musl], |release, variant| {
+        for (mode, waits) in
+            [("relock", 1), ("abba", 2), ("three", 3), ("timed", 2), ("rwlock", 3), ("join", 2)]
+        {
+            no_deadlock(release, variant, &[mode], waits);
+        }
+    });
+}
+
+#[test]
+fn waits_that_are_no_deadlocks() {
+    for_every(BOTH, |release, variant| {
+        no_deadlock(release, variant, &["pi"], 3);
+        no_deadlock(release, variant, &["pi-cycle"], 2);
+        no_deadlock(release, variant, &["cond"], 7);
+        no_deadlock(release, variant, &["pins", "8"], 0);
+    });
+}
+
+#[test]
+fn owners_that_have_ended() {
+    for_every(BOTH, |release, variant| {
+        for kind in ["normal", "recursive", "errorcheck"] {
+            no_deadlock(release, variant, &["exited", kind], 3);
+        }
+    });
+}
+
+/// A lock that is held for long, and given back in the end.
+#[test]
+fn a_long_wait_ends_without_a_word() {
+    for_every(BOTH, |release, variant| {
+        let what = format!("Go {release}, {variant}");
+        let mut program = Program::start(&program(release, variant), &["hold"]);
+        let said = State::said(&program.ask("expected"));
+        let mut looking = Looking::at(program.pid());
+        for look in 0..AGAIN {
+            assert_eq!(looking.look(), said, "{what}, look {look}: we left, the program right");
+        }
+        program.say("release");
+        eventually("the end of the wait", || {
+            let now = looking.look();
+            assert!(now.deadlocks.is_empty(), "{what}: {now:?}");
+            assert!(now.waits.values().all(|wait| !wait.owner_exited), "{what}: {now:?}");
+            now.waits.is_empty().then_some(())
+        });
+        program.line();
+        eventually("the program to have seen it", || program.ask("ended").as_bool().filter(|ended| *ended));
+    });
+}
+
+/// The circle closes within Go: on a message or on a sync.Mutex.
+#[test]
+fn circles_through_go() {
+    for_every(BOTH, |release, variant| {
+        for mode in ["callback", "syncmutex", "syncglobal"] {
+            deadlock(release, variant, &[mode, "errorcheck"], 2);
+        }
+    });
+    for_every(&[Libc::Glibc], |release, variant| {
+        for mode in ["callback", "syncmutex", "syncglobal"] {
+            deadlock(release, variant, &[mode], 2);
+        }
+    });
+}
+
+/// In which the waits are of goroutines in C, most of them.
+const IN_C: [&[&str]; 7] = [
+    &["abba-go", "errorcheck"],
+    &["three", "robust"],
+    &["tail"],
+    &["deep"],
+    &["join", "recursive"],
+    &["pi"],
+    &["cond"],
+];
+
+#[test]
+fn where_go_called_c() {
+    for_every(BOTH, |release, variant| {
+        for mode in IN_C {
+            let mut program = Program::start(&program(release, variant), mode);
+            let said = places_said(&program.ask("expected"));
+            let mut looking = Looking::at(program.pid());
+            looking.look();
+            for (tid, place) in looking.places() {
+                assert_eq!(place.go, said[&tid].go, "Go {release}, {variant} {mode:?}: we left, Go right");
+            }
+        }
+    });
+}
+
+#[test]
+fn which_function_of_c_waits() {
+    for_every(BOTH, |release, variant| {
+        for mode in IN_C {
+            let what = format!("Go {release}, {variant} {mode:?}");
+            let mut program = Program::start(&program(release, variant), mode);
+            let said = places_said(&program.ask("expected"));
+            let mut looking = Looking::at(program.pid());
+            looking.look();
+            for (tid, place) in looking.places() {
+                let name = &said[&tid].c_function;
+                match variant.ends_with("stripped") {
+                    // Where nothing names it, its place in the file does.
+                    true => assert!(place.c_function.contains('+'), "{what}: {name} is {}", place.c_function),
+                    false => assert_eq!(&place.c_function, name, "{what}: we left, the program right"),
+                }
+            }
+        }
+    });
+}
+
+/// It would close, if a goroutine that is asleep were not to send the message one day.
+#[test]
+fn no_circle_where_someone_can_help() {
+    for_every(BOTH, |release, variant| no_deadlock(release, variant, &["helped", "errorcheck"], 1));
+}
+
+/// Who has looked before sees it as well.
+#[test]
+fn a_deadlock_that_arises_while_we_look() {
+    for_every(BOTH, |release, variant| {
+        for mode in [&["-later", "abba", "recursive"][..], &["-later", "three", "errorcheck"]] {
+            let what = format!("Go {release}, {variant} {mode:?}");
+            let mut program = Program::start(&program(release, variant), mode);
+            let mut looking = Looking::at(program.pid());
+            for _ in 0..AGAIN {
+                assert_eq!(looking.look(), State::nothing(), "{what}: before");
+            }
+            program.say("go");
+            // While it arises, as well.
+            let arises = looking.look();
+            assert!(arises.deadlocks.len() <= 1, "{what}: {arises:?}");
+            let said = State::said(&serde_json::from_str(&program.line()).unwrap());
+            assert_eq!(looking.look(), said, "{what}: after");
+            assert_eq!(said.deadlocks.len(), 1, "{what}");
+        }
+    });
+}
+
+/// Threads that stay in C wait for no lock, and are counted as away. Such that are locked to their goroutines are not.
+#[test]
+fn threads_that_stay_in_c() {
+    for_every(BOTH, |release, variant| {
+        let what = format!("Go {release}, {variant}");
+        let mut program = Program::start(&program(release, variant), &["pins", "8"]);
+        let mut looking = Looking::at(program.pid());
+        let mut away = |more: u32| {
+            // The goroutine that answers comes to rest in its read.
+            eventually("the threads that are away", || {
+                assert_eq!(looking.look(), State::nothing(), "{what}");
+                (looking.scan.figures.away == 1 + more).then_some(())
+            });
+        };
+        away(0);
+        for round in 1..=3 {
+            assert_eq!(program.ask("grow")["in_c"].as_u64(), Some(8 * u64::from(round)), "{what}");
+            away(8 * round);
+        }
+    });
+}
+
+/// Thousands of looks at locks that are fought for, and never a word.
+#[test]
+fn a_healthy_program_has_no_deadlock() {
+    let programs = std::cell::Cell::new(0);
+    for_every(BOTH, |_, _| programs.set(programs.get() + 1));
+    let looks = HEALTHY.div_ceil(programs.get());
+    for_every(BOTH, |release, variant| {
+        let what = format!("Go {release}, {variant}");
+        let mut program = Program::start(&program(release, variant), &["contended"]);
+        let mut looking = Looking::at(program.pid());
+        let (mut waits, mut owned, mut restless) = (0, 0, 0);
+        for look in 0..looks {
+            let now = looking.look();
+            assert!(now.deadlocks.is_empty(), "{what}, look {look}: {now:#?}");
+            let ended = now.waits.values().find(|wait| wait.owner_exited);
+            assert!(ended.is_none(), "{what}, look {look}: {ended:?}");
+            waits += now.waits.len();
+            owned += now.waits.values().filter(|wait| wait.owner.is_some()).count();
+            restless += looking.scan.restless;
+        }
+        let contention = program.ask("contention");
+        for (rhythm, counts) in contention.as_object().unwrap() {
+            let waited = counts["waited"].as_u64().unwrap();
+            assert!(waited > 0, "{what}: {rhythm} is not contended: {counts}");
+        }
+        println!("{what}: {looks} looks, {waits} waits, {owned} with an owner, {restless} moved meanwhile");
+        assert!(owned > 0, "{what}: no wait with an owner in {looks} looks");
+    });
+}

@@ -1,0 +1,410 @@
+//! One look at all threads of a process: who waits in C, for which lock, who has it, and who waits for ever.
+//!
+//! There is no instant at which all of this can be read, and one look at a busy program shows deadlocks that
+//! are none: a thread got the lock between two reads. So what is believed is only what was read while all who
+//! are concerned stood still: how often each was switched in is read before and after everything else, and
+//! who has moved is left out.
+
+use alloc::vec::Vec;
+
+use super::graph::{Cycle, Edge, Node, cycles};
+use super::mutex::{Kind, Lock, Owner, lock};
+use super::refers::{Object, Referrers, waits_for};
+use super::standing::{Call, FutexWait, Standing};
+use super::threads::{self, M, OnThread};
+use crate::layout::Status;
+use crate::memory::{Addr, Error, Image, Memory};
+use crate::runtime::Runtime;
+
+/// Name of a function of C.
+pub type CFunction = heapless::String<{ glg_proto::locks::C_FUNCTION_MAX }>;
+
+/// A thread, by its number as we see it and as its process does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Tid {
+    /// In the namespace of the process: what locks and the runtime have written down.
+    pub inner: u32,
+    /// In ours: what `/proc` calls it.
+    pub outer: u32,
+}
+
+/// The threads of a process, as the kernel tells of them.
+pub trait Threads {
+    /// Fills in all threads, at most `max`; says whether there are more.
+    ///
+    /// # Errors
+    /// [`Error::Gone`].
+    fn list(&mut self, max: usize, out: &mut Vec<Tid>) -> Result<bool, Error>;
+
+    /// Where a thread stands.
+    ///
+    /// # Errors
+    /// [`Error::Gone`] when the thread has ended, [`Error::Unsupported`] when the kernel does not say.
+    fn standing(&mut self, tid: Tid) -> Result<Standing, Error>;
+
+    /// How often a thread was switched in.
+    ///
+    /// # Errors
+    /// As [`Threads::standing`].
+    fn switches(&mut self, tid: Tid) -> Result<u64, Error>;
+
+    /// For how many milliseconds a thread has been blocked, if the kernel says so.
+    fn blocked_ms(&mut self, tid: Tid) -> Option<u64>;
+
+    /// The function of C that asked for what a thread waits for; empty when that cannot be told.
+    fn asked_by(&mut self, memory: &mut dyn Memory, runtime: &Runtime, waiter: &Waiter) -> CFunction;
+}
+
+/// Goroutines that are followed from one wait in Go to the next.
+const PARKED_MAX: usize = 16;
+
+/// A process whose threads are looked at.
+pub struct Subject<'a> {
+    /// Its Go runtime.
+    pub runtime: &'a Runtime,
+    /// Its memory.
+    pub memory: &'a mut dyn Memory,
+    /// Its executable file.
+    pub image: &'a mut dyn Image,
+    /// Its threads.
+    pub threads: &'a mut dyn Threads,
+}
+
+/// What all threads of a process do.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Figures {
+    /// How many there are.
+    pub threads: u32,
+    /// Those that wait for a futex in C.
+    pub waiting: u32,
+    /// Those that are blocked in C, or in a system call that is none of the scheduler's own.
+    pub away: u32,
+}
+
+/// Bounds of a look.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct LockLimits {
+    /// Threads looked at.
+    pub threads: usize,
+    /// Goroutines looked at to conclude who could end a wait in Go; with more, nothing is concluded.
+    pub goroutines: u64,
+}
+
+/// A thread that waits in C.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Waiter {
+    /// Which.
+    pub tid: Tid,
+    /// The call that it is blocked in.
+    pub call: Call,
+    /// The futex.
+    pub futex: FutexWait,
+    /// What that belongs to.
+    pub lock: Lock,
+    /// How often it was switched in: while this stays the same, so does the wait.
+    pub switches: u64,
+    /// The goroutine that is in C on it.
+    pub goroutine: Option<OnThread>,
+    /// Where Go has left the stack on which C runs, if it has called C there.
+    pub g0_sp: Option<Addr>,
+}
+
+/// What a look saw; made once, used for every look.
+#[derive(Debug, Default)]
+pub struct Scan {
+    /// Threads of the process.
+    pub threads: Vec<Tid>,
+    /// The runtime's own list of them; empty when it could not be read.
+    pub ms: Vec<M>,
+    /// Those that wait in C, by number.
+    pub waiters: Vec<Waiter>,
+    /// Circles of threads and goroutines that wait for each other.
+    pub deadlocks: Vec<Cycle>,
+    /// What all of them do.
+    pub figures: Figures,
+    /// Whether there are more threads than were looked at.
+    pub cut: bool,
+    /// Threads that moved while they were looked at.
+    pub restless: u32,
+    /// Parked goroutines that a thread waits for, and what they themselves wait for.
+    pub parked: Vec<Parked>,
+    edges: Vec<Edge>,
+    inner: Vec<u32>,
+}
+
+/// A parked goroutine.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Parked {
+    /// Which.
+    pub goroutine: OnThread,
+    /// The thread it is locked to, if it is.
+    pub tid: Option<u32>,
+    /// What it waits for.
+    pub object: Option<Object>,
+}
+
+impl Scan {
+    /// Bytes that a look at so many threads takes, all of them waiting.
+    #[must_use]
+    pub const fn bytes(threads: usize) -> usize {
+        threads
+            * (size_of::<Tid>() + size_of::<u32>() + size_of::<M>() + size_of::<Waiter>() + size_of::<Edge>())
+    }
+
+    /// Looks at where each thread stands: who waits in C, for which futex, and since when that has not changed.
+    /// Nothing is known of the locks then.
+    ///
+    /// # Errors
+    /// [`Error::Gone`]; [`Error::Unsupported`] when the kernel does not tell where threads stand.
+    pub fn glance(&mut self, subject: &mut Subject<'_>, limits: LockLimits) -> Result<(), Error> {
+        self.waiters.clear();
+        self.deadlocks.clear();
+        self.edges.clear();
+        self.parked.clear();
+        self.ms.clear();
+        (self.restless, self.figures) = (0, Figures::default());
+        self.cut = subject.threads.list(limits.threads, &mut self.threads)?;
+        self.threads.sort_unstable();
+        self.inner.clear();
+        self.inner.extend(self.threads.iter().map(|tid| tid.inner));
+        self.figures.threads = u32::try_from(self.threads.len()).unwrap_or(u32::MAX);
+        for i in 0..self.threads.len() {
+            let Some(tid) = self.threads.get(i).copied() else { break };
+            if let Some((call, futex)) = self.in_c(subject, tid)? {
+                let lock = Lock { kind: Kind::Futex, at: futex.word, owner: Owner::Unknown };
+                self.waiters.push(Waiter {
+                    tid,
+                    call,
+                    futex,
+                    lock,
+                    switches: 0,
+                    goroutine: None,
+                    g0_sp: None,
+                });
+            }
+        }
+        self.stand_still(subject)?;
+        self.figures.waiting = u32::try_from(self.waiters.len()).unwrap_or(u32::MAX);
+        Ok(())
+    }
+
+    /// Looks at everything. What is found replaces what was found before.
+    ///
+    /// # Errors
+    /// As [`Scan::glance`].
+    pub fn look(&mut self, subject: &mut Subject<'_>, limits: LockLimits) -> Result<(), Error> {
+        self.glance(subject, limits)?;
+        if self.waiters.is_empty() {
+            return Ok(());
+        }
+        self.read_locks(subject)?;
+        self.read_goroutines(subject, limits)?;
+        self.through_go(subject, limits)?;
+        self.moved_on(subject)?;
+        self.deadlocks = cycles(&self.edges);
+        Ok(())
+    }
+
+    /// The futex that a thread waits for outside of Go's own code.
+    fn in_c(&mut self, subject: &mut Subject<'_>, tid: Tid) -> Result<Option<(Call, FutexWait)>, Error> {
+        let standing = match subject.threads.standing(tid) {
+            Err(Error::Gone) => return Ok(None),
+            other => other?,
+        };
+        let Standing::Call(call) = standing else { return Ok(None) };
+        let arch = subject.runtime.layout.arch;
+        let in_go = subject.runtime.is_go_code(call.pc);
+        self.figures.away += u32::from(!in_go || !call.is_schedulers(arch));
+        Ok(call.futex(arch).filter(|_| !in_go).map(|futex| (call, futex)))
+    }
+
+    /// From here on it is known of each whether it moves.
+    fn stand_still(&mut self, subject: &mut Subject<'_>) -> Result<(), Error> {
+        let before = self.waiters.len();
+        let mut failed = Ok(());
+        self.waiters.retain_mut(|waiter| {
+            let mut again = || {
+                waiter.switches = subject.threads.switches(waiter.tid)?;
+                Ok(subject.threads.standing(waiter.tid)? == Standing::Call(waiter.call))
+            };
+            ended(again()).unwrap_or_else(|error| {
+                failed = Err(error);
+                false
+            })
+        });
+        self.count_restless(before);
+        failed
+    }
+
+    fn read_locks(&mut self, subject: &mut Subject<'_>) -> Result<(), Error> {
+        let before = self.waiters.len();
+        let (threads, mut gone) = (&self.inner, false);
+        self.waiters.retain_mut(|waiter| match lock(&waiter.futex, threads, subject.memory) {
+            Ok(Some(lock)) => {
+                waiter.lock = lock;
+                true
+            }
+            // Free by now: it is about to move.
+            Ok(None) => false,
+            Err(error) => {
+                gone |= error == Error::Gone;
+                // Unmapped under it: a wait all the same.
+                true
+            }
+        });
+        self.count_restless(before);
+        if gone { Err(Error::Gone) } else { Ok(()) }
+    }
+
+    /// The goroutines on the threads, and the edges between all of them.
+    fn read_goroutines(&mut self, subject: &mut Subject<'_>, limits: LockLimits) -> Result<(), Error> {
+        match threads::list(subject.runtime, subject.memory, limits.threads, &mut self.ms) {
+            Err(Error::Gone) => return Err(Error::Gone),
+            // Without it there still are threads, locks and owners.
+            Err(_) => self.ms.clear(),
+            Ok(_) => {}
+        }
+        for waiter in &mut self.waiters {
+            if let Some(m) = self.ms.iter().find(|m| m.tid == waiter.tid.inner) {
+                waiter.goroutine = m.curg.map(|g| read(subject, g)).transpose()?.flatten();
+                waiter.g0_sp = threads::g0_sp(subject.runtime, subject.memory, m).ok();
+            }
+            let Owner::Thread(owner) = waiter.lock.owner else { continue };
+            let (from, to) = (Node::Thread(waiter.tid.inner), Node::Thread(owner));
+            self.edges.push(Edge { from, to, inferred: false });
+        }
+        Ok(())
+    }
+
+    /// Edges through Go: an owner that waits for no lock itself may have to wait for a goroutine that is locked
+    /// to it, as is one that C has called. What that waits for is followed.
+    fn through_go(&mut self, subject: &mut Subject<'_>, limits: LockLimits) -> Result<(), Error> {
+        let waits = |tid: u32, scan: &Scan| scan.waiters.iter().any(|waiter| waiter.tid.inner == tid);
+        for i in 0..self.waiters.len() {
+            let Some(Owner::Thread(owner)) = self.waiters.get(i).map(|w| w.lock.owner) else { continue };
+            let m = self.ms.iter().find(|m| m.tid == owner).copied();
+            let Some(locked) = m.and_then(|m| m.lockedg) else { continue };
+            if waits(owner, self) {
+                continue;
+            }
+            if let Some(goroutine) = read(subject, locked)?.filter(|g| g.status == Status::Waiting) {
+                self.park(Node::Thread(owner), goroutine, Some(owner), false);
+            }
+        }
+        let mut next = 0;
+        while let Some(parked) = self.parked.get(next).cloned() {
+            self.follow(subject, limits, next, &parked)?;
+            next += 1;
+        }
+        Ok(())
+    }
+
+    /// Takes in a parked goroutine that `from` waits for; one beyond the bound is no start of an edge, so that
+    /// nothing is concluded from it.
+    fn park(&mut self, from: Node, goroutine: OnThread, tid: Option<u32>, inferred: bool) {
+        self.edges.push(Edge { from, to: Node::Goroutine(goroutine.goid), inferred });
+        let known = self.parked.iter().any(|parked| parked.goroutine.g == goroutine.g);
+        if !known && self.parked.len() < PARKED_MAX {
+            self.parked.push(Parked { goroutine, tid, object: None });
+        }
+    }
+
+    /// Edges from a parked goroutine to those that could end its wait.
+    fn follow(
+        &mut self,
+        subject: &mut Subject<'_>,
+        limits: LockLimits,
+        index: usize,
+        parked: &Parked,
+    ) -> Result<(), Error> {
+        let from = Node::Goroutine(parked.goroutine.goid);
+        let objects = waits_for(subject.runtime, subject.memory, &parked.goroutine)?;
+        let mut found: Vec<OnThread> = Vec::new();
+        for object in &objects {
+            let (except, max) = (parked.goroutine.g, limits.goroutines);
+            let mut visit = |g: &OnThread| {
+                if found.len() <= PARKED_MAX && !found.iter().any(|known| known.g == g.g) {
+                    found.push(*g);
+                }
+            };
+            let searched = Referrers::new(subject.runtime, subject.memory, subject.image, *object).and_then(
+                |mut referrers| referrers.find(subject.memory, subject.image, except, max, &mut visit),
+            );
+            let all = match searched {
+                Err(Error::Gone) => return Err(Error::Gone),
+                // Without the tables nothing can be concluded.
+                other => other.unwrap_or(false),
+            };
+            // Someone unknown could end it, too.
+            if !all || found.len() > PARKED_MAX {
+                return Ok(());
+            }
+        }
+        if let Some(known) = self.parked.get_mut(index) {
+            known.object = objects.first().copied();
+        }
+        for goroutine in found {
+            let on = self.waiters.iter().find(|waiter| waiter.goroutine.is_some_and(|g| g.g == goroutine.g));
+            match on.map(|waiter| Node::Thread(waiter.tid.inner)) {
+                Some(to) => self.edges.push(Edge { from, to, inferred: true }),
+                None if goroutine.status == Status::Waiting => {
+                    let tid = self.ms.iter().find(|m| m.lockedg == Some(goroutine.g)).map(|m| m.tid);
+                    self.park(from, goroutine, tid, true);
+                }
+                // It can go on: so can the other one.
+                None => {
+                    let to = Node::Goroutine(goroutine.goid);
+                    self.edges.push(Edge { from, to, inferred: true });
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Leaves out who has moved meanwhile, and the edges from there.
+    fn moved_on(&mut self, subject: &mut Subject<'_>) -> Result<(), Error> {
+        let before = self.waiters.len();
+        let mut failed = Ok(());
+        let edges = &mut self.edges;
+        self.waiters.retain(|waiter| {
+            let same = subject.threads.switches(waiter.tid).map(|now| now == waiter.switches);
+            let same = ended(same).unwrap_or_else(|error| {
+                failed = Err(error);
+                false
+            });
+            if !same {
+                edges.retain(|edge| edge.from != Node::Thread(waiter.tid.inner));
+            }
+            same
+        });
+        self.count_restless(before);
+        for parked in &self.parked {
+            let still = read(subject, parked.goroutine.g)? == Some(parked.goroutine);
+            if !still {
+                self.edges.retain(|edge| edge.from != Node::Goroutine(parked.goroutine.goid));
+            }
+        }
+        failed
+    }
+
+    fn count_restless(&mut self, before: usize) {
+        let moved = before.saturating_sub(self.waiters.len());
+        self.restless = self.restless.saturating_add(u32::try_from(moved).unwrap_or(u32::MAX));
+    }
+}
+
+/// A thread that has ended has moved.
+fn ended(same: Result<bool, Error>) -> Result<bool, Error> {
+    match same {
+        Err(Error::Gone) => Ok(false),
+        other => other,
+    }
+}
+
+fn read(subject: &mut Subject<'_>, g: Addr) -> Result<Option<OnThread>, Error> {
+    match threads::goroutine(subject.runtime, subject.memory, g) {
+        Err(Error::Gone) => Err(Error::Gone),
+        Err(_) => Ok(None),
+        Ok(found) => Ok(found.filter(|g| g.status != Status::Running)),
+    }
+}
