@@ -176,6 +176,8 @@ pub struct Census {
     pub max_goroutines: u32,
     /// Sites told apart.
     pub max_sites: u32,
+    /// Goroutines of which is remembered since when they wait.
+    pub max_ages: u32,
     /// Bytes per read.
     pub chunk_bytes: u32,
 }

@@ -346,6 +346,7 @@ fn engine_config(config: &Config, cost: Option<HitCost>) -> EngineConfig {
         remind_s: config.growth.remind_s,
         census_goroutines: u64::from(config.census.max_goroutines),
         census_sites: config.census.max_sites as usize,
+        census_ages: config.census.max_ages as usize,
         chunk_bytes: config.census.chunk_bytes as usize,
         attribute: cost.filter(|_| attribute.enabled).map(|cost| AttributeConfig {
             millis: u64::from(attribute.seconds) * 1000,

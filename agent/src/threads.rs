@@ -17,6 +17,9 @@ const SCHED_HEAD: usize = 384;
 /// Longest line of `syscall`: a number and eight words.
 const SYSCALL_LINE: usize = 256;
 
+/// Lists without a number that has to be asked for by another name: one may have a gap.
+const LISTINGS: usize = 3;
+
 /// The threads of one process.
 pub struct ProcThreads {
     pid: u32,
@@ -148,6 +151,20 @@ impl Threads for ProcThreads {
             self.inner.clone_from(out);
         }
         Ok(more)
+    }
+
+    fn lives(&mut self, inner: u32) -> Result<bool, Error> {
+        if self.same_namespace {
+            return Ok(fs::metadata(format!("/proc/{}/task/{inner}", self.pid)).is_ok());
+        }
+        let mut listed = Vec::new();
+        for _ in 0..LISTINGS {
+            self.list(usize::MAX, &mut listed)?;
+            if listed.iter().any(|tid| tid.inner == inner) {
+                return Ok(true);
+            }
+        }
+        Ok(false)
     }
 
     fn standing(&mut self, tid: Tid) -> Result<Standing, Error> {

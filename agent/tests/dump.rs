@@ -115,7 +115,11 @@ fn same_stacks(what: &str, inside: &str, outside: &str) {
 }
 
 fn compare_program(release: &str, name: &str, least: usize) {
-    let mut program = Program::start(&program(release, name), &[]);
+    compare_with(release, name, &[], least);
+}
+
+fn compare_with(release: &str, name: &str, arguments: &[&str], least: usize) {
+    let mut program = Program::start(&program(release, name), arguments);
     let said = program.ask("stacks");
     let what = format!("Go {release}, {name}");
     let compared = compare(&what, &text(&said["plain"]), &dump(program.pid(), &[]));
@@ -133,6 +137,12 @@ fn every_kind_of_wait_is_printed_as_go_does() {
 #[test]
 fn every_shape_of_stack_is_printed_as_go_does() {
     for_every_release(|release| compare_program(release, "stacks", 31));
+}
+
+/// More goroutines than are read in one go, some with much more on their stacks than others.
+#[test]
+fn a_crowd_is_printed_as_go_does() {
+    for_every_release(|release| compare_with(release, "crowd", &["5000"], 5001));
 }
 
 /// Goroutines that were stopped in the middle of their work, by the scheduler and of their own will.

@@ -293,9 +293,10 @@ fn down_to_go(path: &Path, symbols: bool) {
             if wait["goid"].is_u64() {
                 assert_eq!(end, End::Go { fits: Some(true) }, "{context}");
             }
+            let own = || frames.iter().filter(|frame| frame.module[..] == *module);
+            assert!(own().count() > 0, "{context}");
             if symbols {
-                let own = frames.iter().filter(|frame| frame.module[..] == *module);
-                let names: Vec<&str> = own.filter_map(|frame| frame.name.as_deref()).collect();
+                let names: Vec<&str> = own().filter_map(|frame| frame.name.as_deref()).collect();
                 let function = wait["c_function"].as_str().unwrap();
                 // Called through a pointer, these leave by a jump: nothing is left of them anywhere.
                 let vanished = ["wait_at_barrier", "wait_for_first"].contains(&function);

@@ -5,6 +5,7 @@ use alloc::vec::Vec;
 
 use glg_proto::wire::Wait;
 
+use crate::ages::Ages;
 use crate::goroutines::{Goroutine, WalkStats, Walker};
 use crate::memory::{Addr, Error, Image, Memory};
 use crate::runtime::Runtime;
@@ -27,6 +28,19 @@ pub struct SiteCount {
     pub startpc: Addr,
     /// How many.
     pub count: u32,
+    /// Seconds for which the oldest of their waits was seen.
+    pub oldest_s: u32,
+}
+
+/// Which part of `allgs` a census looks at, and whose and when it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Taking {
+    /// First place; `None` leaves it to the walk (see [`Walker::walk_from`]).
+    pub from: Option<u64>,
+    /// Places at most.
+    pub limit: u64,
+    /// The process and now, in seconds: with them it is noted since when goroutines wait.
+    pub seen: Option<(u32, u32)>,
 }
 
 /// The last census taken. One table serves all targets; it never grows.
@@ -34,6 +48,7 @@ pub struct Census {
     /// Open addressing, sorted by count after [`Census::take`].
     slots: Vec<Option<SiteCount>>,
     sites: usize,
+    ages: Ages,
     /// Goroutines whose site found no place in the table.
     pub other: u32,
     /// What the walk met.
@@ -50,9 +65,15 @@ impl Census {
     /// An empty table for `max_sites` different sites.
     #[must_use]
     pub fn new(max_sites: usize) -> Census {
+        Census::with_ages(max_sites, Ages::default())
+    }
+
+    /// The same, which also remembers since when goroutines wait.
+    #[must_use]
+    pub fn with_ages(max_sites: usize, ages: Ages) -> Census {
         let mut slots = Vec::new();
         slots.resize(slots_for(max_sites), None);
-        Census { slots, sites: 0, other: 0, walk: WalkStats::default() }
+        Census { slots, sites: 0, ages, other: 0, walk: WalkStats::default() }
     }
 
     /// As [`Census::take_from`], of the part that is looked at when there are more goroutines than `limit`.
@@ -67,11 +88,10 @@ impl Census {
         image: &mut dyn Image,
         limit: u64,
     ) -> Result<(), Error> {
-        self.take_from(walker, runtime, memory, image, None, limit)
+        self.take_from(walker, runtime, memory, image, Taking { from: None, limit, seen: None })
     }
 
-    /// Walks over all goroutines of a target, `limit` places of `allgs` at most, and counts the users' own by
-    /// site. `from` is the first place; `None` leaves it to the walk (see [`Walker::walk_from`]).
+    /// Walks over the goroutines of a target, and counts the users' own by site.
     ///
     /// # Errors
     /// As [`Walker::walk`]; the table is then empty.
@@ -81,12 +101,11 @@ impl Census {
         runtime: &Runtime,
         memory: &mut dyn Memory,
         image: &mut dyn Image,
-        from: Option<u64>,
-        limit: u64,
+        Taking { from, limit, seen }: Taking,
     ) -> Result<(), Error> {
         self.slots.fill(None);
         (self.sites, self.other) = (0, 0);
-        let walked = walker.walk_from(runtime, memory, from, limit, |g| self.add(g));
+        let walked = walker.walk_from(runtime, memory, from, limit, |g| self.add(g, seen));
         self.walk = walked.inspect_err(|_| {
             self.slots.fill(None);
             (self.sites, self.other, self.walk) = (0, 0, WalkStats::default());
@@ -104,7 +123,8 @@ impl Census {
         Ok(())
     }
 
-    fn add(&mut self, g: &Goroutine) {
+    fn add(&mut self, g: &Goroutine, seen: Option<(u32, u32)>) {
+        let age_s = seen.map_or(0, |(pid, now_s)| self.ages.see(pid, now_s, g));
         let key = SiteKey { gopc: g.gopc, wait: g.wait };
         // Three quarters full at most, so that a search always ends at an empty slot.
         let full = self.sites * 4 >= self.slots.len() * 3;
@@ -115,12 +135,13 @@ impl Census {
             match slot {
                 Some(site) if site.key == key => {
                     site.count = site.count.saturating_add(1);
+                    site.oldest_s = site.oldest_s.max(age_s);
                     return;
                 }
                 Some(_) => at = (at + 1) & mask,
                 None if full => break,
                 None => {
-                    *slot = Some(SiteCount { key, startpc: g.startpc, count: 1 });
+                    *slot = Some(SiteCount { key, startpc: g.startpc, count: 1, oldest_s: age_s });
                     self.sites += 1;
                     return;
                 }

@@ -6,7 +6,8 @@ use alloc::vec::Vec;
 
 use glg_proto::wire::{Body, Envelope, Grade, Leak, Losses, Site, Timestamp};
 
-use crate::census::Census;
+use crate::ages::Ages;
+use crate::census::{Census, Taking};
 use crate::detector::Growth;
 use crate::goroutines::{Counter, Walker};
 use crate::governor::{Governor, Spent};
@@ -91,7 +92,7 @@ impl Engine {
         Engine {
             watches: Vec::with_capacity(config.max_targets),
             walker: Walker::new(config.chunk_bytes),
-            census: Census::new(config.census_sites),
+            census: Census::with_ages(config.census_sites, Ages::new(config.census_ages)),
             attribution: None,
             scan: Scan::default(),
             figures: Figures::default(),
@@ -252,7 +253,7 @@ impl Engine {
     }
 
     /// Takes a census of one target into the common table; a second one of the same part as the first.
-    fn take_census(&mut self, id: TargetId, process: &mut Process<'_>) -> Result<(), Error> {
+    fn take_census(&mut self, now_ms: u64, id: TargetId, process: &mut Process<'_>) -> Result<(), Error> {
         let watch = self.watches.iter().find(|watch| watch.id == id).ok_or(Error::Gone)?;
         let limit = self.config.census_goroutines;
         let from = match &watch.phase {
@@ -260,7 +261,9 @@ impl Engine {
             _ => None,
         };
         self.figures.censuses += 1;
-        self.census.take_from(&mut self.walker, &watch.runtime, process.memory, process.image, from, limit)
+        let seen = Some((id.pid, u32::try_from(now_ms / 1000).unwrap_or(u32::MAX)));
+        let taking = Taking { from, limit, seen };
+        self.census.take_from(&mut self.walker, &watch.runtime, process.memory, process.image, taking)
     }
 
     /// Growth: the first census, and the probes if they are free.
@@ -276,7 +279,7 @@ impl Engine {
             // What was observed until now is given up for this.
             watch.phase = Phase::Calm { not_before_ms: now_ms, window_s: 0 };
         }
-        let census = self.take_census(id, process);
+        let census = self.take_census(now_ms, id, process);
         let Some(watch) = self.watches.iter_mut().find(|watch| watch.id == id) else { return };
         if let Err(error) = census {
             return watch.census_failed(now_ms, growth, error, effects);
@@ -341,7 +344,7 @@ impl Engine {
         process: &mut Process<'_>,
         effects: &mut Effects,
     ) {
-        let census = self.take_census(id, process);
+        let census = self.take_census(now.mono_ms, id, process);
         let Some(watch) = self.watches.iter_mut().find(|watch| watch.id == id) else { return };
         let again = Phase::Calm { not_before_ms: now.mono_ms, window_s: 0 };
         let Phase::Observing(investigation) = core::mem::replace(&mut watch.phase, again) else { return };
@@ -354,6 +357,7 @@ impl Engine {
             return watch.say(effects, Event::NotConfirmed);
         };
         watch.phase = Phase::Alerted { at_ms: now.mono_ms, level: count };
+        let oldest_s = sites.iter().map(|site| site.oldest_s).max().unwrap_or(0);
         let sites = sites.iter().map(|site| watch.name_site(process.image, site, effects)).collect();
         let leak = Leak {
             target: watch.describe(),
@@ -365,7 +369,8 @@ impl Engine {
         };
         let event = match leak.sites.first() {
             Some(Site { function, line, .. }) => {
-                Event::Leaking { goroutines: count, function: function.clone(), line: *line }
+                let function = function.clone();
+                Event::Leaking { goroutines: count, function, line: *line, oldest_s }
             }
             None => Event::NotConfirmed,
         };

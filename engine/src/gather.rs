@@ -7,9 +7,10 @@ use alloc::vec::Vec;
 use crate::memory::{Error, Memory, Run};
 
 /// Runs this close together are read as one: a page more costs less than another run.
-const GAP: usize = 2048;
+pub(crate) const GAP: usize = 2048;
 /// What stands for a byte that could not be read: many of them are no status, no address and no length.
 const UNREADABLE: u8 = 0xff;
+
 /// Reads many short runs as few long ones: what a read costs is the pages it touches.
 pub(crate) struct Gather {
     /// The runs by address.
@@ -42,7 +43,7 @@ impl Gather {
         self.order.clear();
         self.order.extend((0..u16::MAX).take(runs.len()));
         self.order.sort_unstable_by_key(|i| runs.get(usize::from(*i)).map_or(0, |run| run.at.0));
-        if let Some(total) = self.join(runs, GAP).or_else(|| self.join(runs, 0)) {
+        if let Some(total) = [GAP, GAP / 4, 0].into_iter().find_map(|gap| self.join(runs, gap)) {
             match memory.read_runs(&self.joined, self.bytes.get_mut(..total).unwrap_or_default()) {
                 Err(Error::Unreadable { .. } | Error::Malformed { .. }) => {}
                 other => return other,
@@ -64,7 +65,7 @@ impl Gather {
         place.unwrap_or_default()
     }
 
-    /// Joins runs that are at most `gap` apart; the bytes they take, `None` when that is too many.
+    /// Joins runs that are at most `gap` apart; the bytes they take, `None` when these are too many.
     fn join(&mut self, runs: &[Run], gap: usize) -> Option<usize> {
         self.joined.clear();
         self.places.clear();

@@ -132,6 +132,8 @@ pub struct Goroutine {
     pub gopc: Addr,
     /// Entry of the function it runs; 0 as before.
     pub startpc: Addr,
+    /// Bumped when it stops running; wraps.
+    pub ran: u8,
 }
 
 /// What a walk met besides goroutines.
@@ -423,7 +425,8 @@ fn decode(
             return Ok(None);
         }
         let wait = wait(layout, status, le::u8(record, at(l.waitreason))?);
-        Ok(Some(Goroutine { g, goid, status, wait, gopc: Addr(gopc), startpc }))
+        let ran = le::u8(record, at(l.tracking_seq))?;
+        Ok(Some(Goroutine { g, goid, status, wait, gopc: Addr(gopc), startpc, ran }))
     };
     match fields() {
         Ok(Some(goroutine)) => visit(&goroutine),
@@ -458,7 +461,7 @@ fn sched_span(sched: &Sched) -> Range<usize> {
 
 /// The stretch of `g` that holds all fields a census looks at.
 fn g_span(g: &G) -> Range<usize> {
-    let offsets = [g.atomicstatus, g.goid, g.waitreason, g.gopc, g.startpc];
+    let offsets = [g.atomicstatus, g.goid, g.waitreason, g.tracking_seq, g.gopc, g.startpc];
     let (first, last) = offsets.iter().fold((u16::MAX, 0), |(low, high), o| (low.min(*o), high.max(*o)));
     usize::from(first)..usize::from(last) + 8
 }

@@ -46,6 +46,8 @@ pub struct SiteGrowth {
     pub grew: u32,
     /// What the probes counted there.
     pub attributed: Option<Attributed>,
+    /// Seconds for which the oldest wait there was seen.
+    pub oldest_s: u32,
 }
 
 /// What came out.
@@ -172,6 +174,7 @@ impl Investigation {
             key: site.key,
             count: site.count,
             grew: site.count.saturating_sub(before),
+            oldest_s: site.oldest_s,
             attributed: self.attributed_ms.zip(counted).map(|(millis, c)| Attributed {
                 created: narrow(c.created),
                 exited: narrow(c.exited),

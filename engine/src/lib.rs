@@ -11,6 +11,7 @@
 
 extern crate alloc;
 
+pub mod ages;
 pub mod arguments;
 pub mod blocks;
 pub mod btf;

@@ -50,6 +50,8 @@ pub struct Place {
     pub traps: bool,
     /// Bytes of its arguments that a traceback prints.
     pub argument_bytes: u16,
+    /// Where this was remembered: no more than a hint.
+    pub slot: u32,
 }
 
 /// Whether a stack ends with a function.
@@ -72,6 +74,8 @@ pub struct Physical {
     pub stopped: bool,
     /// Where its arguments lie: `argp` of `runtime/stkframe.go`.
     pub arguments: Addr,
+    /// That of its [`Place`].
+    pub slot: u32,
 }
 
 /// What unwinding came to.
@@ -152,7 +156,8 @@ fn steps(
         let above = u64::from(frame_bytes) + if link { 0 } else { 8 };
         let Some(fp) = sp.checked_add(above) else { return End::Broken };
         let arguments = Addr(if link { fp.saturating_add(8) } else { fp });
-        visit(Physical { pc: Addr(pc), stopped, arguments }, place.argument_bytes);
+        let frame = Physical { pc: Addr(pc), stopped, arguments, slot: place.slot };
+        visit(frame, place.argument_bytes);
         if place.ends == Ends::Always || place.ends == Ends::UnlessSyscall && !(innermost && start.syscall) {
             return End::Complete;
         }
@@ -217,7 +222,8 @@ mod tests {
         let ends = if entry.0 == EXIT { Ends::Always } else { Ends::No };
         let injected = entry.0 == PREEMPT;
         let argument_bytes = if entry.0 == USER { 8 } else { 0 };
-        Some(Place { entry, frame_bytes: Some(frame_bytes), ends, injected, traps: injected, argument_bytes })
+        let frame_bytes = Some(frame_bytes);
+        Some(Place { entry, frame_bytes, ends, injected, traps: injected, argument_bytes, slot: 0 })
     }
 
     fn stack(words: &[(u64, u64)]) -> Vec<u8> {

@@ -81,6 +81,8 @@ pub struct EngineConfig {
     pub census_goroutines: u64,
     /// Sites in a census.
     pub census_sites: usize,
+    /// Goroutines of which is remembered since when they wait.
+    pub census_ages: usize,
     /// Bytes fetched in one go.
     pub chunk_bytes: usize,
     /// Whether and how long to probe; `None`: never.
@@ -238,6 +240,8 @@ pub enum Event {
         function: String<{ glg_proto::wire::FUNCTION_MAX }>,
         /// Line of the `go` statement.
         line: u32,
+        /// Seconds for which the oldest of their waits was seen.
+        oldest_s: u32,
     },
     /// Threads wait for each other: the alert is in the outbox.
     Deadlocked {
@@ -349,8 +353,12 @@ impl fmt::Display for Note {
             Event::NotAttachable => {
                 f.write_str("runtime.newproc1 and goexit0 were not found: creations are not counted")
             }
-            Event::Leaking { goroutines, function, line } => {
-                write!(f, "LEAK suspected: {goroutines} goroutines, most created by {function} line {line}")
+            Event::Leaking { goroutines, function, line, oldest_s } => {
+                write!(
+                    f,
+                    "LEAK suspected: {goroutines} goroutines, most created by {function} line {line}, seen waiting \
+                     for {oldest_s} s and more"
+                )
             }
             Event::Deadlocked { members, inferred, age_s, function } => {
                 let how = if *inferred { " (in part concluded)" } else { "" };

@@ -157,7 +157,9 @@ impl Symbols {
 
     /// What unwinding needs to know; `None` for code that Go's table does not know.
     pub(crate) fn place(&mut self, image: &mut dyn Image, pc: Addr, meaning: Meaning) -> Option<Place> {
-        self.known(image, pc, meaning)?.place
+        let slot = self.find(image, pc, meaning);
+        let place = self.slots.get(slot)?.as_ref()?.place?;
+        Some(Place { slot: u32::try_from(slot).unwrap_or(u32::MAX), ..place })
     }
 
     /// Whose a goroutine that starts at `pc` is: when that is outside of Go's table, the user's.
@@ -188,8 +190,7 @@ impl Symbols {
     ) {
         let (mut first, mut callee_panics) = (true, false);
         for frame in stack {
-            let meaning = if frame.stopped { Meaning::Instruction } else { Meaning::Return };
-            let Some(known) = self.known(image, frame.pc, meaning) else { continue };
+            let Some(known) = self.known_of(image, frame) else { continue };
             let mut begin = 0;
             for shown in &known.frames {
                 let elided = shown.wrapper && !callee_panics;
@@ -216,8 +217,7 @@ impl Symbols {
         out.clear();
         let mut callee_panics = false;
         for frame in stack {
-            let meaning = if frame.stopped { Meaning::Instruction } else { Meaning::Return };
-            let Some(known) = self.known(image, frame.pc, meaning) else { continue };
+            let Some(known) = self.known_of(image, frame) else { continue };
             for shown in &known.frames {
                 if (!shown.wrapper || callee_panics) && out.len() < max {
                     out.push(shown.returns);
@@ -251,22 +251,38 @@ impl Symbols {
     }
 
     fn known(&mut self, image: &mut dyn Image, pc: Addr, meaning: Meaning) -> Option<&Known> {
+        let slot = self.find(image, pc, meaning);
+        self.slots.get(slot)?.as_ref()
+    }
+
+    /// What is known of where a frame goes on: still in the slot where unwinding has met it, as a rule.
+    fn known_of(&mut self, image: &mut dyn Image, frame: &Physical) -> Option<&Known> {
+        let meaning = if frame.stopped { Meaning::Instruction } else { Meaning::Return };
+        let slot = usize::try_from(frame.slot).unwrap_or(usize::MAX);
+        let known = self.slots.get(slot).and_then(Option::as_ref);
+        let slot = match known {
+            Some(known) if known.pc == frame.pc && known.meaning == meaning => slot,
+            _ => self.find(image, frame.pc, meaning),
+        };
+        self.slots.get(slot)?.as_ref()
+    }
+
+    /// The slot in which an address is known from now on.
+    fn find(&mut self, image: &mut dyn Image, pc: Addr, meaning: Meaning) -> usize {
         let mask = self.slots.len() - 1;
         let mixed = (pc.0 ^ (meaning as u64) << 61).wrapping_mul(0x9E37_79B9_7F4A_7C15);
         let first = usize::try_from(mixed >> 33).unwrap_or(0);
         let places = (0..PROBES).map(|i| (first + i) & mask);
         let slot = |at: usize| self.slots.get(at).and_then(Option::as_ref);
         let found = places.clone().find(|at| slot(*at).is_some_and(|k| k.pc == pc && k.meaning == meaning));
-        let at = if let Some(at) = found {
-            at
-        } else {
-            let free = places.clone().find(|at| slot(*at).is_none());
-            let at = free.unwrap_or(first & mask);
-            let known = self.look_up(image, pc, meaning);
-            self.remember(at, known);
-            at
-        };
-        self.slots.get(at)?.as_ref()
+        if let Some(at) = found {
+            return at;
+        }
+        let free = places.clone().find(|at| slot(*at).is_none());
+        let at = free.unwrap_or(first & mask);
+        let known = self.look_up(image, pc, meaning);
+        self.remember(at, known);
+        at
     }
 
     fn remember(&mut self, at: usize, known: Known) {
@@ -314,6 +330,7 @@ impl Symbols {
             injected: outer.injected,
             traps: outer.traps,
             argument_bytes: known.arguments.1.reach(),
+            slot: 0,
         });
         known.owner = outer.owner;
         known

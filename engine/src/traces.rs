@@ -5,11 +5,10 @@
 //! a deep stack, is read once more on its own.
 
 use alloc::vec::Vec;
-use core::ops::Range;
 
 use glg_proto::wire::Wait;
 
-use crate::gather::{Gather, each_alone};
+use crate::gather::{GAP, Gather, each_alone};
 use crate::goroutines::{Allgs, has_origin, wait};
 use crate::layout::{Arch, Layout, Status};
 use crate::memory::{Addr, Error, Image, Memory, Run, le};
@@ -20,11 +19,12 @@ use crate::symbols::{Meaning, Symbols};
 /// Goroutines read in one go, and places of `allgs`.
 const BATCH: usize = 128;
 const PLACES: usize = 1024;
+/// Bytes fetched of `g`s in one go, with what lies between them.
+const GS: usize = 2 * BATCH * G_MAX;
 /// Bytes of a stack fetched at first, where as many are in use: enough for nearly all that are blocked.
 const HEAD: usize = 8 << 10;
-/// Bytes of stacks fetched in one go. A small stack counts whole, because its neighbours are fetched with it.
-const HEADS: usize = 256 << 10;
-const SMALL: usize = 2 << 10;
+/// Bytes fetched of stacks in one go, with what lies between them.
+const HEADS: usize = 320 << 10;
 /// By how much more is fetched each time that this was not enough.
 const GROW: usize = 8;
 /// Bytes of a `g` at most.
@@ -129,7 +129,7 @@ impl Tracer {
     #[must_use]
     pub fn bytes(limits: &TraceLimits) -> usize {
         let batch = PLACES * 8 + BATCH * (size_of::<Run>() + size_of::<Option<Traced>>());
-        let read = Gather::bytes(BATCH, BATCH * G_MAX) + Gather::bytes(BATCH, HEADS);
+        let read = Gather::bytes(BATCH, GS) + Gather::bytes(BATCH, HEADS);
         batch + read + limits.stack_bytes + limits.frames * size_of::<Physical>()
     }
 
@@ -141,7 +141,7 @@ impl Tracer {
             pointers: Vec::with_capacity(PLACES),
             runs: Vec::with_capacity(BATCH),
             batch: Vec::with_capacity(BATCH),
-            gs: Gather::new(BATCH, BATCH * G_MAX),
+            gs: Gather::new(BATCH, GS),
             heads: Gather::new(BATCH, HEADS),
             deep: Vec::new(),
             frames: Vec::with_capacity(limits.frames),
@@ -161,9 +161,11 @@ impl Tracer {
         let mut places = Allgs::new(0, self.limits.goroutines);
         let mut bytes = [0u8; PLACES * 8];
         while places.read(target.runtime, target.memory, &mut bytes, &mut self.pointers)? {
-            for from in (0..self.pointers.len()).step_by(BATCH) {
-                if !self.batch(target, from, &mut stats, visit)? {
-                    return Ok(stats);
+            let mut from = 0;
+            while from < self.pointers.len() {
+                match self.batch(target, from, &mut stats, visit)? {
+                    Some(seen) => from += seen,
+                    None => return Ok(stats),
                 }
             }
         }
@@ -171,73 +173,60 @@ impl Tracer {
         Ok(stats)
     }
 
-    /// Reads the batch of `g`s at `from` of the pointers, and then their stacks, as many at a time as there is
-    /// room for.
+    /// Visits goroutines from one of the pointers on, as many as can be read in one go: their `g`s, their stacks,
+    /// and their `g`s again. Returns how many these were; `None` when no more are wanted.
     fn batch(
         &mut self,
         target: &mut Target<'_>,
         from: usize,
         stats: &mut TraceStats,
         visit: &mut dyn FnMut(&mut Target<'_>, &Traced, Stack<'_>) -> bool,
-    ) -> Result<bool, Error> {
+    ) -> Result<Option<usize>, Error> {
         let layout = target.runtime.layout;
-        let to = self.pointers.len().min(from + BATCH);
-        self.read_gs(target, from..to)?;
+        self.read_gs(target, from, BATCH)?;
         self.batch.clear();
-        self.batch.extend((0..to - from).map(|i| decode(layout, self.gs.get(i))));
-        let mut at = from;
-        while at < to {
-            let end = self.read_heads(target, from, at..to)?;
-            self.read_gs(target, at..end)?;
-            for i in at..end {
-                let before = self.batch.get(i - from).copied().flatten();
-                if !self.one(target, i, i - at, before, stats, visit)? {
-                    return Ok(false);
-                }
+        self.batch.extend((0..self.runs.len()).map(|i| decode(layout, self.gs.get(i))));
+        let seen = self.read_heads(target)?;
+        self.read_gs(target, from, seen)?;
+        for nth in 0..seen {
+            if !self.one(target, from, nth, stats, visit)? {
+                return Ok(None);
             }
-            at = end;
         }
-        Ok(true)
+        Ok(Some(seen))
     }
 
-    fn read_gs(&mut self, target: &mut Target<'_>, places: Range<usize>) -> Result<(), Error> {
+    fn read_gs(&mut self, target: &mut Target<'_>, from: usize, most: usize) -> Result<(), Error> {
         let len = record_bytes(target.runtime.layout);
-        let gs = self.pointers.get(places).unwrap_or_default();
+        let gs = self.pointers.iter().skip(from).take(most);
         self.runs.clear();
-        self.runs.extend(gs.iter().map(|g| Run { at: Addr(*g), len }));
+        self.runs.extend(gs.map(|g| Run { at: Addr(*g), len }));
         self.gs.read(target.memory, &self.runs)
     }
 
-    /// Reads stacks of the batch that began at `from`, and returns where it stopped.
-    fn read_heads(
-        &mut self,
-        target: &mut Target<'_>,
-        from: usize,
-        places: Range<usize>,
-    ) -> Result<usize, Error> {
-        let batch = self.batch.get(places.start - from..).unwrap_or_default();
+    /// Reads the stacks of the batch, as many as there is room for.
+    fn read_heads(&mut self, target: &mut Target<'_>) -> Result<usize, Error> {
         let mut room = HEADS;
         self.runs.clear();
-        for g in batch.iter().take(places.len()) {
+        for g in &self.batch {
             // Those that have no stack get none.
             let head = g.and_then(|g| g.head(HEAD)).unwrap_or(Run { at: Addr(0), len: 0 });
-            match room.checked_sub(head.len.max(SMALL)) {
+            match room.checked_sub(head.len + GAP) {
                 Some(left) => room = left,
                 None => break,
             }
             self.runs.push(head);
         }
         self.heads.read(target.memory, &self.runs)?;
-        Ok(places.start + self.runs.len())
+        Ok(self.runs.len())
     }
 
-    /// Visits the `i`th of the pointers, whose stack is the `nth` of those just read.
+    /// Visits the `nth` goroutine of the batch that begins at `from`.
     fn one(
         &mut self,
         target: &mut Target<'_>,
-        i: usize,
+        from: usize,
         nth: usize,
-        before: Option<Traced>,
         stats: &mut TraceStats,
         visit: &mut dyn FnMut(&mut Target<'_>, &Traced, Stack<'_>) -> bool,
     ) -> Result<bool, Error> {
@@ -252,12 +241,12 @@ impl Tracer {
         }
         let head = |gather| head_of(gather, &now, nth);
         let mut answer = Answer::Again;
-        if before == Some(now) {
+        if self.batch.get(nth) == Some(&Some(now)) {
             answer = follow(target, &now, head(&self.heads), self.limits.frames, &mut self.frames);
         }
         let (traced, end, memory) = match answer {
             Answer::Again => {
-                let g = Addr(self.pointers.get(i).copied().unwrap_or(0));
+                let g = Addr(self.pointers.get(from + nth).copied().unwrap_or(0));
                 match self.alone(target, g)? {
                     Some((traced, end, at)) => (traced, end, Copied { at, bytes: &self.deep }),
                     None => return Ok(true),
@@ -343,7 +332,7 @@ pub(crate) fn follow(
     let Unwound { end, reach } = unwind(runtime.layout.arch, start, stack, max, frames, &mut look);
     if let Some(pc) = unknown.filter(|_| end == End::Broken && frames.len() < max) {
         // Where it leads can at least be said.
-        frames.push(Physical { pc, stopped: false, arguments: Addr(0) });
+        frames.push(Physical { pc, stopped: false, arguments: Addr(0), slot: u32::MAX });
     }
     let copied = stack.at.0.saturating_add(stack.bytes.len() as u64);
     match end {

@@ -48,7 +48,7 @@ fn run(data: &[u8]) -> Option<(End, usize, Option<String>)> {
         let frame_bytes = (kind & 0xc0 != 0xc0).then_some(u32::from(frame) << (kind >> 3 & 3));
         let ends = [Ends::No, Ends::Always, Ends::UnlessSyscall, Ends::No][usize::from(kind & 3)];
         let (entry, injected) = (Addr(CODE + 256 * index as u64), kind & 4 != 0);
-        Some(Place { entry, frame_bytes, ends, injected, traps: injected, argument_bytes })
+        Some(Place { entry, frame_bytes, ends, injected, traps: injected, argument_bytes, slot: 0 })
     };
     let arch = if kind & 1 == 0 { Arch::Amd64 } else { Arch::Arm64 };
     let at = |byte: u8| if byte == 0 { 0 } else { CODE + 16 * u64::from(byte) };

@@ -4,6 +4,9 @@ import (
 	"runtime"
 	"sync"
 	"sync/atomic"
+	"time"
+
+	"goleakguard.test/programs/internal/oracle"
 )
 
 // arrived counts goroutines that have nothing left to do but to block.
@@ -18,18 +21,37 @@ var shapes = []func(id int){
 	func(id int) { go (&publisher{topic: "telemetry", last: id}).run() },
 	func(id int) { go (&branch{depth: 6}).visit(id) },
 	func(id int) { go supervise(id) },
+	func(id int) { go upload(id) },
 }
 
-// gather starts n goroutines, the shapes in turn, and returns when they have come to where they block. The
-// program's own profile could not tell: it ends after 64 MB of text.
+// gather starts n goroutines, the shapes in turn, from two places at once as a service does, and returns when
+// they have come to where they block.
 func gather(n int) {
 	hold.Lock()
-	for i := 0; i < n; i++ {
-		shapes[i%len(shapes)](i)
+	some := func(from, to int) {
+		for i := from; i < to; i++ {
+			shapes[i%len(shapes)](i)
+		}
 	}
+	go some(0, n/2)
+	some(n/2, n)
 	for arrived.Load() < int64(n) {
 		runtime.Gosched()
 	}
+	// Whether they all do is what the program's own profile tells, unless they are too many for its 64 MB.
+	for n <= 10_000 && busy() {
+		time.Sleep(time.Millisecond)
+	}
+}
+
+// busy tells whether a goroutine is about to run besides the one that asks.
+func busy() bool {
+	for _, site := range oracle.Sites() {
+		if site.CreatedBy != "" && (site.State == "runnable" || site.State == "running") {
+			return true
+		}
+	}
+	return false
 }
 
 // Nothing ever comes out of these.
@@ -166,4 +188,20 @@ func supervise(id int) {
 	quiet.Wait()
 	lock.Unlock()
 	_ = id
+}
+
+// upload has a buffer in its frame.
+//
+//go:noinline
+func upload(id int) byte {
+	var piece [2048]byte
+	fill(piece[:], id)
+	return piece[id%len(piece)]
+}
+
+//go:noinline
+func fill(piece []byte, id int) {
+	arrived.Add(1)
+	<-done
+	piece[id%len(piece)] = byte(id)
 }

@@ -182,19 +182,19 @@ static void brief(struct rhythm *rhythm)
 
 /* The last is for the calls into Go, which have their turns there. */
 static struct rhythm all[] = {
-	{ "spinning", spinning, 2, 1, NORMAL },
-	{ "sleeping", sleeping, 3, 2, NORMAL },
-	{ "nested", nested, 3, 2, NORMAL },
-	{ "nested errorcheck", nested, 2, 1, ERRORCHECK },
-	{ "nested robust", nested, 2, 1, ROBUST },
-	{ "trying", trying, 2, 1, NORMAL },
-	{ "recursing", recursing, 2, 1, RECURSIVE },
-	{ "PI", sleeping, 3, 2, PI },
-	{ "PI spinning", spinning, 2, 1, PI },
-	{ "timed", timed, 3, 1, ERRORCHECK },
-	{ "reading and writing", reading_and_writing, 4, 2, READ_WRITE },
-	{ "brief", brief, 2, 0, NORMAL },
-	{ "brief robust", brief, 2, 0, ROBUST },
+	{ "spinning", spinning, 1, 1, NORMAL },
+	{ "sleeping", sleeping, 2, 1, NORMAL },
+	{ "nested", nested, 2, 1, NORMAL },
+	{ "nested errorcheck", nested, 1, 1, ERRORCHECK },
+	{ "nested robust", nested, 2, 0, ROBUST },
+	{ "trying", trying, 1, 1, NORMAL },
+	{ "recursing", recursing, 1, 1, RECURSIVE },
+	{ "PI", sleeping, 2, 1, PI },
+	{ "PI spinning", spinning, 1, 1, PI },
+	{ "timed", timed, 2, 1, ERRORCHECK },
+	{ "reading and writing", reading_and_writing, 3, 1, READ_WRITE },
+	{ "brief", brief, 1, 0, NORMAL },
+	{ "brief robust", brief, 1, 0, ROBUST },
 	{ "calling Go", NULL, 0, 0, NORMAL },
 };
 
@@ -232,6 +232,9 @@ long rhythm_waited(int rhythm)
 
 void prepare_rhythms(void)
 {
+	/* Threads inherit it: on a small machine, who looks at them comes first. */
+	errno = 0;
+	must(nice(10) == -1 ? errno : 0, "nice");
 	for (int i = 0; i < rhythms(); i++) {
 		all[i].a = new_lock(all[i].kind);
 		all[i].b = new_lock(all[i].kind);

@@ -23,7 +23,7 @@ void wait_for_condition(struct worker *worker)
 		must(pthread_cond_wait(&signal_that_never_comes, &door), __func__);
 }
 
-void wait_for_condition_or_time(struct worker *worker)
+void wait_condition_timed(struct worker *worker)
 {
 	struct timespec until;
 

@@ -112,7 +112,7 @@ func cond(string) *expected {
 	waiters := []*worker{
 		newWorker(nil, nil, nil).inC(C.wait_for_condition),
 		newWorker(nil, nil, nil).inGo(func(w *worker) { C.wait_for_condition(w.c) }),
-		newWorker(nil, nil, nil).inC(C.wait_for_condition_or_time),
+		newWorker(nil, nil, nil).inC(C.wait_condition_timed),
 		newWorker(nil, nil, nil).inGo(func(w *worker) { C.wait_for_semaphore(w.c) }),
 		newWorker(nil, nil, nil).inC(C.wait_at_barrier),
 	}

@@ -5,7 +5,7 @@
 #include "lock.h"
 
 void wait_for_condition(struct worker *worker);
-void wait_for_condition_or_time(struct worker *worker);
+void wait_condition_timed(struct worker *worker);
 void wait_for_semaphore(struct worker *worker);
 void wait_at_barrier(struct worker *worker);
 /* The first of the two runs what is to run once, and never ends it. */

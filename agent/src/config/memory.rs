@@ -2,6 +2,7 @@
 
 use std::fmt;
 
+use glg_engine::ages::Ages;
 use glg_engine::census::Census;
 use glg_engine::engine::Engine;
 use glg_engine::goroutines::Walker;
@@ -82,6 +83,7 @@ impl Config {
             ("watch rules", rules.sum()),
             ("history", targets.saturating_mul(history.bytes())),
             ("census sites", Census::bytes(size(self.census.max_sites))),
+            ("ages of waits", Ages::bytes(size(self.census.max_ages))),
             ("census buffers", Walker::bytes(size(self.census.chunk_bytes))),
             ("attributed sites (kernel)", attribute_sites.saturating_mul(map_slot)),
             (

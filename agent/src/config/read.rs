@@ -194,6 +194,7 @@ fn read_census<'t>(r: &mut Reader<'t>, root: &mut Section<'t>) -> Census {
     let census = Census {
         max_goroutines: r.integer(&mut s, "max_goroutines", 100..=5_000_000, "goroutines"),
         max_sites: r.integer(&mut s, "max_sites", 16..=8192, "sites"),
+        max_ages: r.integer(&mut s, "max_ages", 16..=65_536, "goroutines"),
         chunk_bytes: r.integer(&mut s, "chunk_bytes", 4096..=1_048_576, "bytes"),
     };
     r.close(&s);

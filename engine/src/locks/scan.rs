@@ -36,6 +36,12 @@ pub trait Threads {
     /// [`Error::Gone`].
     fn list(&mut self, max: usize, out: &mut Vec<Tid>) -> Result<bool, Error>;
 
+    /// Whether the process has a thread of this number of its own, listed or not.
+    ///
+    /// # Errors
+    /// As [`Threads::list`].
+    fn lives(&mut self, inner: u32) -> Result<bool, Error>;
+
     /// Where a thread stands.
     ///
     /// # Errors
@@ -198,6 +204,7 @@ impl Scan {
             return Ok(());
         }
         self.read_locks(subject)?;
+        self.ask_for_ended(subject)?;
         self.read_goroutines(subject, limits)?;
         self.through_go(subject, limits)?;
         self.moved_on(subject)?;
@@ -240,6 +247,12 @@ impl Scan {
         let before = self.waiters.len();
         let (threads, mut gone) = (&self.inner, false);
         self.waiters.retain_mut(|waiter| match lock(&waiter.futex, threads, subject.memory) {
+            // The kernel has just handed it on to the one that waits.
+            Ok(Some(Lock { kind: Kind::PiMutex, owner: Owner::Thread(tid), .. }))
+                if tid == waiter.tid.inner =>
+            {
+                false
+            }
             Ok(Some(lock)) => {
                 waiter.lock = lock;
                 true
@@ -254,6 +267,29 @@ impl Scan {
         });
         self.count_restless(before);
         if gone { Err(Error::Gone) } else { Ok(()) }
+    }
+
+    /// An owner that is not on the list may be newer than that, or was left out: the kernel's list of threads has
+    /// gaps while some end (fs/proc/base.c, `next_tid`). Who has the lock after it was found to be no more has ended.
+    fn ask_for_ended(&mut self, subject: &mut Subject<'_>) -> Result<(), Error> {
+        let before = self.waiters.len();
+        let (threads, mut failed) = (&self.inner, Ok(()));
+        self.waiters.retain_mut(|waiter| {
+            let Owner::Exited(tid @ 1..) = waiter.lock.owner else { return true };
+            match subject.threads.lives(tid) {
+                Ok(true) => {
+                    waiter.lock.owner = Owner::Thread(tid);
+                    true
+                }
+                Ok(false) => lock(&waiter.futex, threads, subject.memory) == Ok(Some(waiter.lock)),
+                Err(error) => {
+                    failed = Err(error);
+                    false
+                }
+            }
+        });
+        self.count_restless(before);
+        failed
     }
 
     /// The goroutines on the threads, and the edges between all of them.

@@ -63,6 +63,10 @@ impl Threads for FakeThreads {
         Ok(self.threads.len() > max)
     }
 
+    fn lives(&mut self, inner: u32) -> Result<bool, Error> {
+        Ok(self.threads.contains_key(&inner))
+    }
+
     fn standing(&mut self, tid: Tid) -> Result<Standing, Error> {
         self.threads.get(&tid.inner).map(|(standing, _)| *standing).ok_or(Error::Gone)
     }

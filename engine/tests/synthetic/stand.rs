@@ -32,6 +32,7 @@ pub(crate) fn config() -> EngineConfig {
         remind_s: 600,
         census_goroutines: 100_000,
         census_sites: 64,
+        census_ages: 1024,
         chunk_bytes: 1 << 16,
         attribute: Some(AttributeConfig {
             millis: 8000,
