@@ -88,7 +88,8 @@ pub(crate) fn vehicle() -> Result<()> {
 /// (a change of the profile would compile everything again).
 pub(crate) fn link_vehicle(flags: &[&str]) -> Result<PathBuf> {
     let target = paths::target().join("vehicle");
-    let mut cargo = rust::taken()?.vehicle_cargo("rustc");
+    // It aborts where it would panic: a sixth of it would be tables for unwinding that nobody reads.
+    let mut cargo = rust::taken()?.vehicle_cargo("rustc", "-C force-unwind-tables=no");
     cargo.args(["--profile", "vehicle", "--locked", "--package", "goleakguard", "--bin", "goleakguard"]);
     cargo.env("CARGO_TARGET_DIR", &target);
     cargo.env("GOLEAKGUARD_BPF_DIR", paths::bpf_objects());
@@ -109,7 +110,7 @@ pub(crate) fn vehicle_tests() -> Result<Vec<(String, PathBuf)>> {
     setup::ensure(&[Component::Vehicle])?;
     bpf()?;
     let build = || -> Result<Command> {
-        let mut cargo = rust::taken()?.vehicle_cargo("zigbuild");
+        let mut cargo = rust::taken()?.vehicle_cargo("zigbuild", "");
         cargo.args(["--locked", "--package", "goleakguard", "--test", "*"]);
         cargo.env("CARGO_TARGET_DIR", paths::target().join("vehicle"));
         cargo.env("GOLEAKGUARD_BPF_DIR", paths::bpf_objects());

@@ -53,9 +53,9 @@ enum Task {
     },
     /// The same on a real arm64 kernel in QEMU, with the vehicle's binary
     Qemu {
-        /// Run the agent's real-process tests there instead
-        #[arg(long)]
-        tests: bool,
+        /// Run the agent's real-process tests there instead; all, or one file of agent/tests
+        #[arg(long, value_name = "NAME", num_args = 0..=1, require_equals = true)]
+        tests: Option<Option<String>>,
         /// Kernel version
         #[arg(long, default_value = setup::kernel::KERNELS[0].name)]
         kernel: String,
@@ -108,7 +108,7 @@ fn run(task: Task) -> Result<()> {
         Task::Build { bpf: true, .. } => build::bpf(),
         Task::Build { host, .. } => build::run(host),
         Task::Demo { seconds } => demo::run(seconds),
-        Task::Qemu { tests: true, kernel } => qemu::agent_tests::run_alone(&kernel),
+        Task::Qemu { tests: Some(only), kernel } => qemu::agent_tests::run_alone(&kernel, only.as_deref()),
         Task::Qemu { kernel, .. } => qemu::run(&kernel),
         Task::Size { crates } => size::run(crates),
         Task::Layouts { check: true, .. } => layouts::check(),

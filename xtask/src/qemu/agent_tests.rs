@@ -4,7 +4,7 @@
 use std::fmt::Write;
 use std::path::PathBuf;
 use std::process::Command;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
 
@@ -67,7 +67,7 @@ const LIMIT: Duration = Duration::from_secs(40 * 60);
 pub(crate) struct Tests<'a> {
     /// Names the folder of this run.
     pub(crate) name: &'a str,
-    /// Only this file of `agent/tests`, whatever is said of it above.
+    /// Only this file of `agent/tests`.
     pub(crate) only: Option<&'a str>,
     /// Go programs for arm64. The tests run with their releases.
     pub(crate) programs: &'a [Build],
@@ -77,12 +77,16 @@ pub(crate) struct Tests<'a> {
 
 /// The tests on the oldest, a middle and the newest Go.
 pub(crate) fn run(kernel: &Kernel) -> Result<Count> {
+    run_on_three(kernel, None)
+}
+
+fn run_on_three(kernel: &Kernel, only: Option<&str>) -> Result<Count> {
     for not in NOT_THERE {
         let test = not.test.map(|test| format!(", {test}")).unwrap_or_default();
         println!("    not in the guest: {}{test}: {}", not.program, not.why);
     }
     let programs = programs()?;
-    let tests = Tests { name: "tests", only: None, programs: &programs, environment: &[] };
+    let tests = Tests { name: "tests", only, programs: &programs, environment: &[] };
     let (count, _) = run_some(kernel, &tests)?;
     Ok(count)
 }
@@ -96,19 +100,19 @@ pub(crate) fn run_some(kernel: &Kernel, tests: &Tests<'_>) -> Result<(Count, Pat
     go::build_programs(tests.programs)?;
     let mut binaries = build::vehicle_tests()?;
     binaries.sort();
-    binaries.retain(|(name, _)| match tests.only {
-        Some(only) => name == only,
-        None => !NOT_THERE.iter().any(|not| not.program == name && not.test.is_none()),
+    binaries.retain(|(name, _)| {
+        let there = !NOT_THERE.iter().any(|not| not.program == name && not.test.is_none());
+        there && tests.only.is_none_or(|only| only == name)
     });
     if binaries.is_empty() {
-        bail!("there are no such tests");
+        bail!("no such tests are run in the guest");
     }
     let names: Vec<&str> = binaries.iter().map(|(name, _)| name.as_str()).collect();
     let script = script(&names, tests)?;
     let errand = Errand { name: tests.name, files: &files(&binaries, tests)?, script: &script, limit: LIMIT };
-    let mut said = Said::default();
+    let (mut said, begin) = (Said::default(), Instant::now());
     let out = errand::run(kernel, &errand, &mut |line| {
-        println!("    {line}");
+        println!("{:>7.1} s  {line}", begin.elapsed().as_secs_f64());
         said.line(line);
     })?;
     Ok((said.verdict(&names), out))
@@ -158,7 +162,7 @@ fn script(names: &[&str], tests: &Tests<'_>) -> Result<String> {
     for name in names {
         // The kernel's probes are shared: one test at a time.
         write!(script, "echo 'tests: {name}'\n/tests/{name} --test-threads 1 --exact")?;
-        let skipped = NOT_THERE.iter().filter(|not| tests.only.is_none() && not.program == *name);
+        let skipped = NOT_THERE.iter().filter(|not| not.program == *name);
         for test in skipped.filter_map(|not| not.test) {
             write!(script, " --skip {test}")?;
         }
@@ -196,8 +200,8 @@ impl Said {
 }
 
 /// `cargo xtask qemu --tests`.
-pub(crate) fn run_alone(kernel: &str) -> Result<()> {
-    let count = run(Kernel::named(kernel)?).context("the agent's tests on arm64")?;
+pub(crate) fn run_alone(kernel: &str, only: Option<&str>) -> Result<()> {
+    let count = run_on_three(Kernel::named(kernel)?, only).context("the agent's tests on arm64")?;
     println!("==> {} passed, {} failed", count.passed, count.failed);
     if count.failed > 0 {
         bail!("tests failed");

@@ -207,7 +207,8 @@ impl Rust {
     }
 
     /// A cargo-zigbuild for the vehicle's target; the caller adds package, profile and target folder.
-    pub(crate) fn vehicle_cargo(&self, subcommand: &str) -> Command {
+    /// `flags` are rustc's, beyond those that it takes anyway.
+    pub(crate) fn vehicle_cargo(&self, subcommand: &str, flags: &str) -> Command {
         let mut cargo = bare(super::zig::cargo_zigbuild());
         cargo.args([subcommand, "--target", MUSL]);
         cargo.env("CARGO_ZIGBUILD_ZIG_PATH", super::zig::zig());
@@ -215,10 +216,11 @@ impl Rust {
             cargo.env("CARGO", DEBIAN_CARGO).env("RUSTC", DEBIAN_RUSTC);
             cargo.env("RUSTC_BOOTSTRAP", "1");
             // Debian ships no musl start files for this target: zig links its own.
-            cargo.env("RUSTFLAGS", "-C link-self-contained=no -C target-feature=+crt-static");
+            cargo
+                .env("RUSTFLAGS", format!("-C link-self-contained=no -C target-feature=+crt-static {flags}"));
             cargo.arg("-Zbuild-std=std,panic_abort");
         } else {
-            cargo.env("RUSTFLAGS", "-C target-feature=+crt-static");
+            cargo.env("RUSTFLAGS", format!("-C target-feature=+crt-static {flags}"));
         }
         cargo
     }
