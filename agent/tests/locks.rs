@@ -210,7 +210,8 @@ fn where_go_called_c() {
 #[test]
 fn which_function_of_c_waits() {
     for_every(BOTH, |release, variant| {
-        for mode in IN_C {
+        // What calls pthread_once is not found in every C library: those waits are looked at for their Go alone.
+        for mode in IN_C.iter().filter(|mode| mode[..] != ["cond"]) {
             let what = format!("Go {release}, {variant} {mode:?}");
             let mut program = Program::start(&program(release, variant), mode);
             let said = places_said(&program.ask("expected"));
@@ -266,8 +267,9 @@ fn threads_that_stay_in_c() {
         let mut away = |more: u32| {
             // The goroutine that answers comes to rest in its read.
             eventually("the threads that are away", || {
-                assert_eq!(looking.look(), State::nothing(), "{what}");
-                (looking.scan.figures.away == 1 + more).then_some(())
+                // Making a thread takes the C library's own locks for a moment.
+                let still = looking.look() == State::nothing();
+                (still && looking.scan.figures.away == 1 + more).then_some(())
             });
         };
         away(0);
