@@ -93,8 +93,17 @@ fn name(frame: &Frame) -> CFunction {
 /// Whether a function belongs to the C library's own locks. With musl it stands in the program itself.
 fn is_library(frame: &Frame) -> bool {
     let library = ["libc.", "libc-", "libpthread", "ld-musl"];
-    let inner =
-        ["pthread_", "__pthread", "___pthread", "__lll", "__futex", "__timedwait", "__wait", "__syscall"];
+    let inner = [
+        "pthread_",
+        "__pthread",
+        "___pthread",
+        "__lll",
+        "__futex",
+        "__timedwait",
+        "__wait",
+        "__syscall",
+        "sccp",
+    ];
     let named = |name: &str| inner.iter().any(|prefix| name.starts_with(prefix));
     library.iter().any(|prefix| frame.module.starts_with(prefix)) || frame.name.as_deref().is_some_and(named)
 }
