@@ -47,7 +47,6 @@ const STEPS: &[Step] = &[
     needed("vehicle binary", || build::vehicle().map(|()| ONE)),
     needed("host binaries", || build::host().map(|()| ONE)),
     other("arm64 kernel in QEMU", || qemu::run(KERNELS[0].name).map(|()| ONE)),
-    other("agent's tests on arm64", || qemu::agent_tests::run(&KERNELS[0])),
 ];
 
 const fn needed(name: &'static str, run: fn() -> Result<Count>) -> Step {

@@ -76,10 +76,6 @@ pub(crate) struct Tests<'a> {
 }
 
 /// The tests on the oldest, a middle and the newest Go.
-pub(crate) fn run(kernel: &Kernel) -> Result<Count> {
-    run_on_three(kernel, None)
-}
-
 fn run_on_three(kernel: &Kernel, only: Option<&str>) -> Result<Count> {
     for not in NOT_THERE {
         let test = not.test.map(|test| format!(", {test}")).unwrap_or_default();
