@@ -215,6 +215,10 @@ pub struct Locks {
     pub wait_s: u32,
     /// Goroutines looked at to conclude who could end a wait in Go.
     pub max_goroutines: u32,
+    /// Seconds for which it is measured how locks are waited for, on suspicion; 0 for never.
+    pub contention_s: u32,
+    /// Per cent of that time for which a lock has to be waited for to be told.
+    pub contended_percent: u32,
     /// When threads that do not come back are more and more.
     pub threads: Trend,
 }
@@ -290,6 +294,12 @@ impl Config {
     #[must_use]
     pub fn client_id(&self) -> String {
         format!("glg-{}", self.device.name)
+    }
+
+    /// Whether the kernel may be asked to measure waits for locks.
+    #[must_use]
+    pub fn observes(&self) -> bool {
+        self.locks.enabled && self.locks.contention_s > 0
     }
 
     /// Itself, if it fits into its budget.

@@ -4,7 +4,7 @@ use std::fmt;
 use std::io::{self, BufWriter, Write};
 
 use anyhow::{Context, anyhow, bail};
-use glg_engine::blocks::Blocks;
+use glg_engine::cached_image::CachedImage;
 use glg_engine::dump::{self, DumpError, Groups};
 use glg_engine::runtime::Runtime;
 use glg_engine::step::Process;
@@ -35,7 +35,7 @@ impl config::Dump {
     pub fn bytes(&self) -> usize {
         let limits = self.limits();
         let symbols = Symbols::bytes(limits.places, limits.text_bytes);
-        let text = OUT_BYTES + dump::PAGE_BYTES + Blocks::BYTES;
+        let text = OUT_BYTES + dump::TEXT_BYTES + CachedImage::BYTES;
         text + Tracer::bytes(&limits) + symbols + Groups::bytes(self.max_stacks as usize)
     }
 }
@@ -51,7 +51,7 @@ pub fn dump(pid: u32, grouped: bool, config: &config::Dump, out: impl Write) -> 
     };
     let entry = remote.entry;
     let Process { memory, image, .. } = remote.process();
-    let image = &mut Blocks::new(image);
+    let image = &mut CachedImage::new(image);
     let context = || format!("process {pid}");
     let mut runtime = Runtime::open(image, entry).with_context(context)?;
     runtime.confirm(memory).with_context(context)?;

@@ -114,26 +114,12 @@ impl Link {
         loop {
             tokio::select! {
                 event = connection.poll() => {
-                    let said = match event? {
-                        Event::Incoming(Packet::ConnAck(_)) => {
+                    if let Some(said) = said(&event?, &mut in_flight) {
+                        if said == LinkEvent::Up {
+                            let (host, port) = self.options.broker_address();
+                            info!("link up: {host}:{port}");
                             up = true;
-                            info!("link up: {}:{}", self.options.broker_address().0, self.options.broker_address().1);
-                            Some(LinkEvent::Up)
                         }
-                        Event::Incoming(Packet::PubAck(answer)) => in_flight.take().map(|seq| {
-                            use PubAckReason::{NoMatchingSubscribers, Success};
-                            if matches!(answer.reason, Success | NoMatchingSubscribers) {
-                                return LinkEvent::Acknowledged(seq);
-                            }
-                            warn!("the broker refuses message {seq} ({:?}): see its access rules", answer.reason);
-                            LinkEvent::Refused(seq)
-                        }),
-                        other => {
-                            debug!("mqtt: {other:?}");
-                            None
-                        }
-                    };
-                    if let Some(said) = said {
                         // When nobody listens any more, what is under way and the good-bye still go out.
                         let _ = events.send(said).await;
                     }
@@ -145,21 +131,43 @@ impl Link {
                         }
                         return Ok(());
                     };
-                    if !up {
-                        continue; // left over from a link that went: the outbox sends it again
-                    }
-                    if let Some(topic) = message.topic.of(&self.device) {
-                        let retain = message.topic == Topic::State;
-                        let sent =
-                            client.try_publish(topic.as_str(), QoS::AtLeastOnce, retain, message.payload);
-                        // One message at a time always finds room; without it, begin again.
-                        sent.map_err(|_| ConnectionError::RequestsDone)?;
-                        in_flight = Some(message.seq);
+                    // Without a link it is left over from one that went: the outbox sends it again.
+                    if up {
+                        in_flight = publish(&client, &self.device, message)?;
                     }
                 }
             }
         }
     }
+}
+
+/// What an event of the connection means; an acknowledgement is of the message that is under way.
+fn said(event: &Event, in_flight: &mut Option<u32>) -> Option<LinkEvent> {
+    match event {
+        Event::Incoming(Packet::ConnAck(_)) => Some(LinkEvent::Up),
+        Event::Incoming(Packet::PubAck(answer)) => in_flight.take().map(|seq| {
+            use PubAckReason::{NoMatchingSubscribers, Success};
+            if matches!(answer.reason, Success | NoMatchingSubscribers) {
+                return LinkEvent::Acknowledged(seq);
+            }
+            warn!("the broker refuses message {seq} ({:?}): see its access rules", answer.reason);
+            LinkEvent::Refused(seq)
+        }),
+        other => {
+            debug!("mqtt: {other:?}");
+            None
+        }
+    }
+}
+
+/// Sends a message; its sequence number, if it is under way now.
+fn publish(client: &AsyncClient, device: &str, message: Message) -> Result<Option<u32>, ConnectionError> {
+    let Some(topic) = message.topic.of(device) else { return Ok(None) };
+    let retain = message.topic == Topic::State;
+    let sent = client.try_publish(topic.as_str(), QoS::AtLeastOnce, retain, message.payload);
+    // One message at a time always finds room; without it, begin again.
+    sent.map_err(|_| ConnectionError::RequestsDone)?;
+    Ok(Some(message.seq))
 }
 
 /// Sends DISCONNECT, so that the broker does not publish the last will.

@@ -1,7 +1,10 @@
 //! `goleakguard locks`: the threads of a process that wait for locks in C, for how long, who has the locks, and
-//! who waits for ever, with the C and the Go of each in one picture.
+//! who waits for ever, with the C and the Go of each in one picture; on demand also how long locks are waited for
+//! within some time.
 
+mod contention;
 mod json;
+mod observe;
 mod text;
 
 use std::io::{self, Write};
@@ -13,6 +16,10 @@ use glg_engine::locks::scan::{LockLimits, Scan, Subject, Waiter};
 use glg_engine::memory::Error;
 use glg_engine::runtime::Runtime;
 use glg_engine::step::Process;
+
+pub use observe::{Wanted, time};
+
+use observe::Observed;
 
 use crate::native::{Frame, Native};
 use crate::remote::{Remote, absence};
@@ -33,6 +40,18 @@ struct Report {
     /// The longest wait first.
     waits: Vec<Wait>,
     deadlocks: Vec<Cycle>,
+    /// What came before, if that was wanted.
+    observed: Option<Observed>,
+    /// Whether the process has ended while it was observed.
+    ended: bool,
+}
+
+/// What waits at a moment.
+#[derive(Default)]
+struct Standing {
+    scan: Scan,
+    waits: Vec<Wait>,
+    deadlocks: Vec<Cycle>,
 }
 
 /// A thread that waits, and what it stands in.
@@ -43,15 +62,21 @@ struct Wait {
     go_stack: Vec<GoFrame>,
 }
 
-/// Writes what waits in process `pid`.
+/// Writes what waits in process `pid`; before that observes it for a time, if that is wanted.
 ///
 /// # Errors
-/// When the process is no Go program we know, cannot be read, or ends meanwhile.
-pub fn locks(pid: u32, json: bool, limits: LockLimits, mut out: impl Write) -> anyhow::Result<()> {
+/// When the process is no Go program we know, cannot be read or observed, or ends meanwhile.
+pub fn locks(
+    pid: u32,
+    json: bool,
+    limits: LockLimits,
+    wanted: Option<Wanted>,
+    mut out: impl Write,
+) -> anyhow::Result<()> {
     let Some(mut remote) = Remote::open(pid).with_context(|| format!("process {pid}"))? else {
         bail!("process {pid} {}", absence(pid));
     };
-    let report = look(&mut remote, limits).with_context(|| format!("process {pid}"))?;
+    let report = look(&mut remote, limits, wanted).with_context(|| format!("process {pid}"))?;
     let text = if json { json::object(&report) } else { text::text(&report) };
     match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
         // A reader that goes away has read enough.
@@ -60,22 +85,39 @@ pub fn locks(pid: u32, json: bool, limits: LockLimits, mut out: impl Write) -> a
     }
 }
 
-fn look(remote: &mut Remote, limits: LockLimits) -> Result<Report, Error> {
+fn look(remote: &mut Remote, limits: LockLimits, wanted: Option<Wanted>) -> anyhow::Result<Report> {
     let (pid, entry) = (remote.id.pid, remote.entry);
     let mut process = remote.process();
     let mut runtime = Runtime::open(process.image, entry)?;
     runtime.confirm(process.memory)?;
+    let observed =
+        wanted.map(|wanted| observe::observe(pid, &mut process, &runtime, limits, wanted)).transpose()?;
+    let (standing, ended) = match (&observed, stand(pid, &runtime, &mut process, limits)) {
+        // What was measured until then is told.
+        (Some(Observed { ended: true, .. }), _) | (Some(_), Err(Error::Gone)) => (Standing::default(), true),
+        (_, standing) => (standing?, false),
+    };
+    let Standing { scan, waits, deadlocks } = standing;
+    let go = runtime.go.to_string();
+    let (threads, restless, cut) = (scan.figures.threads, scan.restless, scan.cut);
+    Ok(Report { pid, go, threads, restless, cut, waits, deadlocks, observed, ended })
+}
+
+fn stand(
+    pid: u32,
+    runtime: &Runtime,
+    process: &mut Process<'_>,
+    limits: LockLimits,
+) -> Result<Standing, Error> {
     let mut scan = Scan::default();
-    let deadlocks = settle(&mut scan, &runtime, &mut process, limits)?;
+    let deadlocks = settle(&mut scan, runtime, process, limits)?;
     let mut native = Native::new(pid, runtime.layout.arch);
     let mut waits = Vec::new();
     for waiter in &scan.waiters {
-        waits.extend(wait(waiter, &runtime, &mut process, &mut native)?);
+        waits.extend(wait(waiter, runtime, process, &mut native)?);
     }
     waits.sort_by_key(|wait| std::cmp::Reverse(wait.waited_ms));
-    let go = runtime.go.to_string();
-    let (threads, restless, cut) = (scan.figures.threads, scan.restless, scan.cut);
-    Ok(Report { pid, go, threads, restless, cut, waits, deadlocks })
+    Ok(Standing { scan, waits, deadlocks })
 }
 
 /// Looks until two looks in a row agree on who waits for ever: what only one has found is not told.

@@ -1,5 +1,5 @@
 //! The log: lines on standard error, which every init system collects, with the seconds since boot, as the
-//! kernel's own; no colours, no dependencies.
+//! kernel's own; one line for each message, no colours, no dependencies.
 
 use std::io::Write;
 
@@ -29,8 +29,7 @@ impl Log for Stderr {
         if !self.enabled(record.metadata()) {
             return;
         }
-        // Names in a message come from foreign processes: no control characters on a terminal.
-        let text = record.args().to_string().replace(|c: char| c.is_control() && c != '\n', "?");
+        let text = line(&record.args().to_string());
         // A closed standard error is no reason to stop watching.
         let at_ms = clock::since_boot_ms();
         let (s, ms) = (at_ms / 1000, at_ms % 1000);
@@ -38,4 +37,22 @@ impl Log for Stderr {
     }
 
     fn flush(&self) {}
+}
+
+/// A message as one line. Names in it come from foreign processes: no control characters on a terminal, and no
+/// second line that looks like one of ours. The kernel's verifier, too, says more than one line.
+fn line(text: &str) -> String {
+    text.replace('\n', " | ").replace(char::is_control, "?")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::line;
+
+    #[test]
+    fn a_message_is_one_line() {
+        assert_eq!(line("van (7): has ended"), "van (7): has ended");
+        let forged = "van\n[     1.000] ERROR all is lost\u{1b}[2J\r\u{9b}A\0\t (7): ädded";
+        assert_eq!(line(forged), "van | [     1.000] ERROR all is lost?[2J??A?? (7): ädded");
+    }
 }

@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::time::Duration;
 
 use anyhow::{Context, bail};
 use goleakguard::config::Config;
@@ -20,7 +21,9 @@ usage:
   goleakguard dump --pid N           the goroutines of a process with their stacks, as Go prints them
   goleakguard dump --pid N --grouped the same, equal stacks once, with their number
   goleakguard locks --pid N          threads that wait for locks in C, who has these, and deadlocks
-  goleakguard locks --pid N --json   the same for scripts
+  goleakguard locks --pid N --observe 10s
+                                     before that, how long its threads wait for which locks in that time
+  goleakguard locks --pid N --json   either of them for scripts
   goleakguard --version
 
 ps, dump and locks take their settings from a board config, too: --config FILE
@@ -44,6 +47,7 @@ enum Command {
     Locks {
         pid: u32,
         json: bool,
+        observe: Option<Duration>,
         config: Option<PathBuf>,
     },
     /// The doctor's own child, to be looked at.
@@ -72,12 +76,18 @@ fn main() -> ExitCode {
 fn parse(mut args: lexopt::Parser) -> anyhow::Result<Command> {
     let mut words: Vec<String> = Vec::new();
     let mut config = None;
-    let (mut pid, mut grouped, mut json) = (None, false, false);
+    let (mut pid, mut grouped, mut json, mut observe) = (None, false, false, None);
     while let Some(arg) = args.next()? {
         match arg {
             Long("config") | Short('c') => config = Some(PathBuf::from(args.value()?)),
             Long("pid") | Short('p') => pid = Some(args.value()?.parse::<u32>()?),
             Long("grouped") => grouped = true,
+            Long("observe") => {
+                let text = args.value()?.string()?;
+                let time = locks::time(&text);
+                observe =
+                    Some(time.with_context(|| format!("{text:?} is no time from 100ms to 60m, like 10s"))?);
+            }
             Long("json") => json = true,
             Long("help") | Short('h') => return Ok(Command::Help),
             Long("version") | Short('V') => return Ok(Command::Version),
@@ -92,12 +102,15 @@ fn parse(mut args: lexopt::Parser) -> anyhow::Result<Command> {
     if grouped && words != ["dump"] {
         bail!("--grouped belongs to dump");
     }
+    if observe.is_some() && words != ["locks"] {
+        bail!("--observe belongs to locks");
+    }
     if let ([what @ ("dump" | "locks")], None) = (words.as_slice(), pid) {
         bail!("{what} needs a process: goleakguard {what} --pid N");
     }
     match (words.as_slice(), pid) {
         (["dump"], Some(pid)) => return Ok(Command::Dump { pid, grouped, config }),
-        (["locks"], Some(pid)) => return Ok(Command::Locks { pid, json, config }),
+        (["locks"], Some(pid)) => return Ok(Command::Locks { pid, json, observe, config }),
         (_, Some(_)) => bail!("--pid belongs to dump and locks"),
         (_, None) => {}
     }
@@ -150,8 +163,11 @@ fn execute(command: Command) -> anyhow::Result<ExitCode> {
         Command::Dump { pid, grouped, config } => {
             dump::dump(pid, grouped, &board(config)?.dump, std::io::stdout().lock())?;
         }
-        Command::Locks { pid, json, config } => {
-            locks::locks(pid, json, board(config)?.locks.limits(), std::io::stdout().lock())?;
+        Command::Locks { pid, json, observe, config } => {
+            let board = board(config)?;
+            let budget_percent = board.attribute.budget_percent;
+            let wanted = observe.map(|time| locks::Wanted { time, budget_percent });
+            locks::locks(pid, json, board.locks.limits(), wanted, std::io::stdout().lock())?;
         }
         Command::DoctorSleep => doctor::sleep_until_eof(),
         Command::Help => print!("{USAGE}"),
@@ -182,9 +198,10 @@ mod tests {
         let dump = |grouped, config| Ok(Command::Dump { pid: 7, grouped, config });
         assert_eq!(parsed("dump --pid 7"), dump(false, None));
         assert_eq!(parsed("dump -p 7 --grouped -c a.toml"), dump(true, Some("a.toml".into())));
-        let locks = |json| Ok(Command::Locks { pid: 7, json, config: None });
-        assert_eq!(parsed("locks --pid 7"), locks(false));
-        assert_eq!(parsed("locks -p 7 --json"), locks(true));
+        let locks = |json, observe| Ok(Command::Locks { pid: 7, json, observe, config: None });
+        assert_eq!(parsed("locks --pid 7"), locks(false, None));
+        assert_eq!(parsed("locks -p 7 --json"), locks(true, None));
+        assert_eq!(parsed("locks --pid 7 --observe 2s"), locks(false, Some(Duration::from_secs(2))));
         assert_eq!(parsed("ps"), Ok(Command::Ps { json: false, config: None }));
         assert_eq!(parsed("ps --json -c a"), Ok(Command::Ps { json: true, config: Some("a".into()) }));
         for wrong in [
@@ -193,6 +210,10 @@ mod tests {
             "locks",
             "locks --pid 7 --grouped",
             "dump --pid 7 --json",
+            "dump --pid 7 --observe 2s",
+            "locks --pid 7 --observe",
+            "locks --pid 7 --observe 2x",
+            "locks --observe 2s",
             "ps --pid 7",
             "dump --pid x",
             "dump x --pid 7",

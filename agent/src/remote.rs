@@ -19,8 +19,9 @@ use crate::threads::ProcThreads;
 const IOV_MAX: usize = 1024;
 /// Stretches that a count may take: room for them is kept.
 const IOVECS_KEPT: usize = 256;
-/// Type of the auxiliary vector's entry address (include/uapi/linux/auxvec.h).
+/// Types of the auxiliary vector's entry address and of that of 16 random bytes (include/uapi/linux/auxvec.h).
 const AT_ENTRY: u64 = 9;
+const AT_RANDOM: u64 = 25;
 
 /// An open process.
 pub struct Remote {
@@ -30,6 +31,7 @@ pub struct Remote {
     pub path: String,
     /// Where it began to run.
     pub entry: Addr,
+    begin: Begin,
     memory: RemoteMemory,
     image: ImageFile,
     threads: ProcThreads,
@@ -57,16 +59,17 @@ impl Remote {
             // A kernel thread has no executable.
             let Executable { path, image } = executable(pid)?;
             let start = Stat::parse(&fs::read_to_string(format!("{dir}/stat"))?).map(|stat| stat.start);
-            let Some((entry, start)) = entry_point(&fs::read(format!("{dir}/auxv"))?).zip(start) else {
+            let Some((begin, start)) = Begin::of(pid)?.zip(start) else {
                 return Ok(None);
             };
+            let entry = begin.entry;
             let raw = i32::try_from(pid).map_err(|_| io::ErrorKind::InvalidInput)?;
             let memory = RemoteMemory { pid: Pid::from_raw(raw), file, iovecs: Vec::new() };
             if memory.check(entry).is_err() {
                 return Ok(None);
             }
             let (id, threads) = (TargetId { pid, start }, ProcThreads::new(pid));
-            Ok(Some(Remote { id, path, entry, memory, image, threads }))
+            Ok(Some(Remote { id, path, entry, begin, memory, image, threads }))
         };
         match opened() {
             Err(error) if is_gone(&error) => Ok(None),
@@ -80,15 +83,23 @@ impl Remote {
         self.path.rsplit('/').next().unwrap_or(&self.path)
     }
 
+    /// Keeps no more of its path than its name.
+    pub fn keep_name(&mut self) {
+        self.path = self.name().to_owned();
+    }
+
     /// For the engine.
     pub fn process(&mut self) -> Process<'_> {
         Process { memory: &mut self.memory, image: &mut self.image, threads: &mut self.threads }
     }
 
-    /// Whether it still is the process and the program that was opened. Also asks for the file: a child that
-    /// was looked at before it began its own program shares its parent's memory, which lives on.
+    /// Whether it still is the process and the program that was opened. Also asks for the file and how it began: a
+    /// child that was looked at before it began its own program, perhaps of the same file, shares its parent's
+    /// memory, which lives on.
     pub fn is_same(&mut self) -> bool {
-        self.memory.check(self.entry).is_ok() && self.runs_its_file().unwrap_or(false)
+        self.memory.check(self.entry).is_ok()
+            && self.runs_its_file().unwrap_or(false)
+            && Begin::of(self.id.pid).is_ok_and(|begin| begin == Some(self.begin))
     }
 
     fn runs_its_file(&self) -> io::Result<bool> {
@@ -205,13 +216,31 @@ pub fn is_gone(error: &io::Error) -> bool {
     error.kind() == io::ErrorKind::NotFound || error.raw_os_error() == Some(Errno::ESRCH as i32)
 }
 
-/// `AT_ENTRY` out of the auxiliary vector of a 64-bit process.
-fn entry_point(auxv: &[u8]) -> Option<Addr> {
-    auxv.chunks_exact(16).find_map(|pair| {
-        let (key, value) = pair.split_at(8);
-        let key = u64::from_ne_bytes(key.try_into().ok()?);
-        (key == AT_ENTRY).then(|| value.try_into().ok().map(u64::from_ne_bytes).map(Addr))?
-    })
+/// How a program began.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Begin {
+    /// Its first instruction.
+    entry: Addr,
+    /// Where its random bytes lie: somewhere else on the stack of each program that is begun.
+    random: u64,
+}
+
+impl Begin {
+    /// `None` for a program of 32 bits, and for what has no program.
+    fn of(pid: u32) -> io::Result<Option<Begin>> {
+        Ok(Begin::parse(&fs::read(format!("/proc/{pid}/auxv"))?))
+    }
+
+    fn parse(auxv: &[u8]) -> Option<Begin> {
+        let value = |wanted: u64| {
+            auxv.chunks_exact(16).find_map(|pair| {
+                let (key, value) = pair.split_at(8);
+                let value = value.try_into().ok().map(u64::from_ne_bytes);
+                (u64::from_ne_bytes(key.try_into().ok()?) == wanted).then_some(value)?
+            })
+        };
+        Some(Begin { entry: Addr(value(AT_ENTRY)?), random: value(AT_RANDOM)? })
+    }
 }
 
 impl RemoteMemory {
@@ -305,6 +334,17 @@ mod tests {
         for odd in ["12 (sh", "12 (sh) S", "12 (sh) S 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 x 18 4711"] {
             assert_eq!(Stat::parse(odd), None);
         }
+    }
+
+    #[test]
+    fn each_begin_of_the_same_program_is_another() {
+        let auxv =
+            |random: u64| [AT_ENTRY, 0x40_1000, AT_RANDOM, random, 0, 0].map(u64::to_ne_bytes).concat();
+        let begin = Begin::parse(&auxv(0x7ffd_0000_0009));
+        assert_eq!(begin, Some(Begin { entry: Addr(0x40_1000), random: 0x7ffd_0000_0009 }));
+        assert_ne!(begin, Begin::parse(&auxv(0x7ffe_0000_0009)));
+        assert_eq!(Begin::parse(&auxv(1)[..16]), None);
+        assert_eq!(Begin::parse(&[]), None);
     }
 
     #[test]

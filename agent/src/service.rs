@@ -14,7 +14,7 @@ use std::time::Duration;
 use glg_engine::detector::{GrowthConfig, GrowthRule};
 use glg_engine::engine::Engine;
 use glg_engine::governor::HitCost;
-use glg_engine::locks::watching::LockConfig;
+use glg_engine::locks::watching::{ContentionConfig, LockConfig};
 use glg_engine::step::{AttributeConfig, Effect, Effects, EngineConfig, Input, Severity, TargetId};
 use glg_proto::topics::Topic;
 use glg_proto::wire::{Body, Envelope, Losses, MESSAGE_MAX, Online, encode, head};
@@ -36,6 +36,10 @@ use refused::Refused;
 
 /// Room for the kernel's process events between two looks, in bytes.
 pub const EVENT_BYTES: u32 = 16 * 1024;
+/// Processes that have just begun and are waited for.
+const NEWBORN_MAX: usize = 256;
+/// What processes take that are not watched: those that have just begun, and those that were refused.
+pub const BYSTANDERS_BYTES: usize = NEWBORN_MAX * size_of::<(Instant, u32)>() + Refused::BYTES;
 /// How often the probes are charged: what is over budget is over for this long at most.
 const CHARGE_EVERY: Duration = Duration::from_millis(500);
 /// How long the link has for its good-bye.
@@ -72,7 +76,8 @@ struct Service {
 pub async fn run(config: Config) -> anyhow::Result<()> {
     let mut probing = Probing::start(&config);
     let cost = probing.as_mut().and_then(Probing::calibrate);
-    let engine = Engine::new(engine_config(&config, cost));
+    let observes = probing.as_ref().is_some_and(Probing::can_observe);
+    let engine = Engine::new(engine_config(&config, cost, observes));
     let will = engine.envelope(clock::now(), Body::Vanished);
     let link = Link::new(&config, to_bytes(&will))?;
     let (to_link, messages) = channel(1);
@@ -179,11 +184,15 @@ impl Service {
     fn charge(&mut self) {
         let Some(probing) = &mut self.probing else { return };
         let (hits, losses) = probing.read_counters();
+        let observing = probing.observing();
         if losses != Losses::default() {
             self.input(Input::Lost(losses));
         }
         if let Some(hits) = hits {
             self.input(Input::Hits(hits));
+        }
+        if let Some((counted, longest_ns)) = observing {
+            self.input(Input::Observing(counted, longest_ns));
         }
     }
 
@@ -221,6 +230,13 @@ impl Service {
                         false => self.input(Input::NotAttached(id)),
                     }
                 }
+                Effect::Observe { id, go_code, long_ns } => {
+                    let probing = self.probing.as_mut();
+                    if !probing.is_some_and(|probing| probing.observe(id, go_code, long_ns)) {
+                        self.input(Input::NotObserved(id));
+                    }
+                }
+                Effect::EndObservation(id) => self.end_observation(id),
                 Effect::Detach(id) => {
                     let Some(probing) = &mut self.probing else { continue };
                     let (millis, counts) = probing.detach(id);
@@ -228,6 +244,19 @@ impl Service {
                 }
             }
         }
+    }
+
+    /// Ends the observation of a target and tells the engine what it has shown.
+    fn end_observation(&mut self, id: TargetId) {
+        let observation = self.probing.as_mut().and_then(|probing| probing.end_observation(id));
+        let remote = self.remotes.iter_mut().find(|remote| remote.id == id);
+        let (Some(mut observation), Some(remote)) = (observation, remote) else {
+            return self.input(Input::NotObserved(id));
+        };
+        let mut effects = Effects::new();
+        let input = Input::Observed { id, observation: &mut observation, process: remote.process() };
+        self.engine.step(clock::now(), input, &mut effects);
+        self.carry_out(effects);
     }
 
     fn link_event(&mut self, event: Option<LinkEvent>) {
@@ -323,7 +352,7 @@ async fn readable(
 }
 
 /// The engine's part of the board config.
-fn engine_config(config: &Config, cost: Option<HitCost>) -> EngineConfig {
+fn engine_config(config: &Config, cost: Option<HitCost>, observes: bool) -> EngineConfig {
     let rule = |t: Trend| GrowthRule {
         window_s: t.window_s,
         min_rise: t.min_rise,
@@ -359,6 +388,11 @@ fn engine_config(config: &Config, cost: Option<HitCost>) -> EngineConfig {
             wait_ms: u64::from(config.locks.wait_s) * 1000,
             remind_ms: u64::from(config.growth.remind_s) * 1000,
             threads: rule(config.locks.threads),
+            contention: observes.then(|| ContentionConfig {
+                millis: u64::from(config.locks.contention_s) * 1000,
+                percent: config.locks.contended_percent,
+                budget_percent: config.attribute.budget_percent,
+            }),
         }),
         outbox: config.outbox.alerts as usize,
     }

@@ -30,9 +30,10 @@ const READ_MAX: u64 = 8192;
 pub struct State {
     path: Option<PathBuf>,
     said: Vec<(TargetId, Rung)>,
-    /// Whether anything was said yet.
-    begun: bool,
-    failed: bool,
+    /// Whether the file says that.
+    written: bool,
+    /// Whether the log has said that it does not.
+    warned: bool,
 }
 
 impl State {
@@ -43,15 +44,14 @@ impl State {
     #[must_use]
     pub fn new(path: &str, max_targets: usize) -> State {
         let path = Some(path).filter(|path| !path.is_empty()).map(PathBuf::from);
-        State { path, said: Vec::with_capacity(max_targets), begun: false, failed: false }
+        State { path, said: Vec::with_capacity(max_targets), written: false, warned: false }
     }
 
     /// Takes note of where the targets stand now.
     pub fn publish(&mut self, targets: impl Iterator<Item = (TargetId, Rung)> + Clone) {
-        if self.begun && targets.clone().eq(self.said.iter().copied()) {
+        if self.written && targets.clone().eq(self.said.iter().copied()) {
             return;
         }
-        self.begun = true;
         self.said.clear();
         self.said.extend(targets);
         self.write();
@@ -59,11 +59,14 @@ impl State {
 
     fn write(&mut self) {
         let Some(path) = &self.path else { return };
-        if let Err(error) = replace(path, &text(&self.said))
-            && !std::mem::replace(&mut self.failed, true)
+        let result = replace(path, &text(&self.said));
+        self.written = result.is_ok();
+        if let Err(error) = &result
+            && !self.warned
         {
             warn!("{} cannot be written ({error}): `goleakguard ps` shows no rungs", path.display());
         }
+        self.warned = result.is_err();
     }
 
     /// Takes the file away, unless it is that of another service.
@@ -180,6 +183,23 @@ mod tests {
         assert!(!path.exists());
         fs::remove_dir(&folder).unwrap();
         State::new("", 2).publish(std::iter::empty());
+    }
+
+    /// What could not be written is written as soon as it can be, although nothing has changed since.
+    #[test]
+    fn what_could_not_be_written_is_written_later() {
+        let folder = std::env::temp_dir().join(format!("glg-unwritten-{}", std::process::id()));
+        let path = folder.join("state");
+        fs::create_dir_all(&path).unwrap();
+        let mut state = State::new(path.to_str().unwrap(), 1);
+        let targets = || std::iter::once((id(1), Rung::Census));
+        state.publish(targets());
+        assert!(path.is_dir() && state.warned);
+        fs::remove_dir(&path).unwrap();
+        state.publish(targets());
+        assert_eq!(rungs(&path), Ok(targets().collect()));
+        assert!(!state.warned, "another failure is told again");
+        fs::remove_dir_all(&folder).unwrap();
     }
 
     #[test]

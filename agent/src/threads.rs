@@ -82,6 +82,12 @@ pub(crate) fn c_stack(
     frames
 }
 
+/// The function that asked for the lock which the C library waits for; empty when that cannot be told.
+pub(crate) fn asking(frames: &[Frame]) -> CFunction {
+    let frame = frames.iter().find(|frame| !is_library(frame)).or(frames.last());
+    frame.map(name).unwrap_or_default()
+}
+
 /// A function in the few letters of an alert.
 fn name(frame: &Frame) -> CFunction {
     match &frame.name {
@@ -128,13 +134,17 @@ fn exec_start_us(file: File) -> Option<u64> {
     ms.parse::<u64>().ok()?.checked_mul(1000)?.checked_add(us)
 }
 
-/// Reads what there is of a short file, as text.
+/// Reads what there is of a short file, as text. The kernel hands over such a file whole; a line that has ended is not
+/// asked for again.
 fn short(mut file: File, buffer: &mut [u8]) -> Result<&str, Error> {
     let mut used = 0;
     while let Some(rest) = buffer.get_mut(used..).filter(|rest| !rest.is_empty()) {
         match file.read(rest).map_err(|error| refused(&error))? {
             0 => break,
             read => used += read,
+        }
+        if buffer.get(..used).is_some_and(|text| text.ends_with(b"\n")) {
+            break;
         }
     }
     let text = buffer.get(..used).unwrap_or_default();
@@ -198,10 +208,7 @@ impl Threads for ProcThreads {
     fn asked_by(&mut self, memory: &mut dyn Memory, runtime: &Runtime, waiter: &Waiter) -> CFunction {
         // Made anew each time: it is rarely asked, and what it remembers is not small.
         let mut native = Native::new(self.pid, runtime.layout.arch);
-        let frames = c_stack(&mut native, memory, runtime, waiter);
-        let asks = |frame: &&Frame| !is_library(frame);
-        let frame = frames.iter().find(asks).or(frames.last());
-        frame.map(name).unwrap_or_default()
+        asking(&c_stack(&mut native, memory, runtime, waiter))
     }
 }
 

@@ -12,7 +12,11 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::process::Command;
 
 use common::sites::text;
-use common::{GO, Program, agent, eventually, for_every_release, program};
+use common::{GO, Program, Seen, agent, eventually, for_every_release, program};
+use glg_engine::dump::plain;
+use glg_engine::step::Process;
+use glg_engine::symbols::Symbols;
+use glg_engine::traces::{Target, TraceLimits, Tracer};
 
 /// The goroutine that answers.
 const ASKED: u64 = 1;
@@ -206,6 +210,52 @@ fn a_restless_program_gives_no_nonsense() {
             }
         }
     });
+}
+
+/// The ways that a goroutine of the program `writers` stands in, the innermost function first; one that was
+/// preempted may stand further out.
+const WAYS: [[&str; 3]; 2] =
+    [["main.up3", "main.up2", "main.up1"], ["main.down3", "main.down2", "main.down1"]];
+
+/// Looks at each program: a wrong stack was seen in one of some hundred.
+const MOMENTS: usize = 1500;
+
+/// A goroutine that goes from one system call to the next is shown in one of them, or as running without a stack.
+#[test]
+fn no_stack_is_of_two_moments() {
+    for_every_release(|release| {
+        let program = Program::start(&program(release, "writers"), &[]);
+        let mut stacks = 0;
+        look_often(program.pid(), MOMENTS, |text| {
+            for (number, lines) in goroutines(text) {
+                let way = |line: &&String| line.starts_with("main.up") || line.starts_with("main.down");
+                let names = lines.iter().filter(way).map(|line| line.split('(').next().unwrap());
+                let names: Vec<&str> = names.collect();
+                let whole = WAYS.iter().any(|way| way.ends_with(&names));
+                assert!(whole, "Go {release}, goroutine {number}: {lines:#?}");
+                let running = lines[0].contains("[running");
+                assert!(!running || names.is_empty(), "Go {release}, goroutine {number}: {lines:#?}");
+                stacks += usize::from(!names.is_empty());
+            }
+        });
+        assert!(stacks > MOMENTS / 10, "Go {release}: hardly ever in a system call: {stacks}");
+    });
+}
+
+/// Dumps of a process by the engine itself, many in a short time.
+fn look_often(pid: u32, times: usize, mut look: impl FnMut(&str)) {
+    let Seen { mut remote, runtime, .. } = Seen::open(pid);
+    let Process { memory, image, .. } = remote.process();
+    let limits =
+        TraceLimits { goroutines: 100, stack_bytes: 64 << 10, frames: 64, places: 256, text_bytes: 64 << 10 };
+    let mut symbols = Symbols::new(&runtime, image, limits.places, limits.text_bytes).unwrap();
+    let mut target = Target { runtime: &runtime, memory, image, symbols: &mut symbols };
+    let (mut tracer, mut text) = (Tracer::new(limits), String::new());
+    for _ in 0..times {
+        text.clear();
+        plain(&mut tracer, &mut target, 0, &mut text).unwrap();
+        look(&text);
+    }
 }
 
 #[test]

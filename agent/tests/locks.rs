@@ -10,6 +10,7 @@ mod saying;
 use std::env;
 
 use common::{Program, eventually, program, releases};
+use glg_engine::locks::scan::Tid;
 use saying::{Looking, State, places_said};
 
 /// The oldest, the one in most use and the newest.
@@ -62,6 +63,8 @@ fn compare(release: &str, variant: &str, mode: &[&str]) -> State {
         assert_eq!(looking.look(), said, "{what}, look {look}: we left, the program right");
         assert_eq!(looking.scan.restless, 0, "{what}, look {look}");
     }
+    let waiters: Vec<Tid> = looking.scan.waiters.iter().map(|waiter| waiter.tid).collect();
+    assert_eq!(looking.outside(), waiters, "{what}: a thread that waits in C and is not said to be there");
     said
 }
 

@@ -74,15 +74,17 @@ fn go_programs_are_listed_as_they_describe_themselves() {
 fn other_programs_are_not_listed_and_unknown_releases_are() {
     assert_eq!(listed(std::process::id(), &[]), None);
     let folder = Folder::new();
-    let mut file = fs::read(program(GO, "kinds")).unwrap();
     let sound = b"\x09go1.24.11";
-    let at = file.windows(sound.len()).position(|part| part == sound).unwrap();
-    file[at..at + sound.len()].copy_from_slice(b"\x09go1.999.1");
-    let future = Program::start(&folder.executable("future", &file), &[]);
-    let listed = listed(future.pid(), &[]).expect("it is listed");
-    assert_eq!((text(&listed["go"]), text(&listed["name"])), ("1.999.1".to_owned(), "future".to_owned()));
-    assert!(text(&listed["note"]).contains("Go 1.999 (supported: "), "{listed}");
-    assert!(listed["goroutines"].is_null(), "{listed}");
+    for (release, note) in [("1.999.1", "Go 1.999 (supported: "), ("1.24rc1", "release candidate")] {
+        let mut file = fs::read(program(GO, "kinds")).unwrap();
+        let at = file.windows(sound.len()).position(|part| part == sound).unwrap();
+        file[at..at + sound.len()].copy_from_slice(format!("\x09go{release}").as_bytes());
+        let other = Program::start(&folder.executable(release, &file), &[]);
+        let listed = listed(other.pid(), &[]).expect("it is listed");
+        assert_eq!([text(&listed["go"]), text(&listed["name"])], [release, release]);
+        assert!(text(&listed["note"]).contains(note), "{listed}");
+        assert!(listed["goroutines"].is_null(), "{listed}");
+    }
 }
 
 /// One line each, aligned, for eyes and 120 columns.

@@ -1,6 +1,6 @@
 //! A message as one JSON object. The keys are relied upon by scripts: they are only ever added to.
 
-use glg_proto::locks::{Deadlock, LockOwner, LockWait, Stuck, StuckThreads};
+use glg_proto::locks::{Contention, Deadlock, LockOwner, LockWait, Stuck, StuckThreads};
 use glg_proto::wire::{Body, ClockQuality, Grade, Leak, Site, Target};
 use serde_json::{Map, Value, json};
 
@@ -17,6 +17,7 @@ pub(crate) fn object(message: &Message) -> Value {
         Body::Deadlock(_) => "deadlock",
         Body::LockWait(_) => "lock_wait",
         Body::StuckThreads(_) => "stuck_threads",
+        Body::Contention(_) => "contention",
     };
     let losses = &envelope.losses;
     let mut object = fields(json!({
@@ -42,6 +43,7 @@ pub(crate) fn object(message: &Message) -> Value {
         Body::Deadlock(deadlock) => fields(deadlock_fields(deadlock)),
         Body::LockWait(wait) => fields(wait_fields(wait)),
         Body::StuckThreads(threads) => fields(threads_fields(threads)),
+        Body::Contention(contention) => fields(contention_fields(contention)),
     });
     object.extend(fields(json!({
         "payload_bytes": message.payload_bytes,
@@ -109,6 +111,19 @@ fn threads_fields(threads: &StuckThreads) -> Value {
         "window_s": threads.window_s,
         "pinned": threads.pinned,
         "foreign": threads.foreign,
+    })
+}
+
+fn contention_fields(contention: &Contention) -> Value {
+    json!({
+        "target": target(&contention.target),
+        "observed_ms": contention.observed_ms,
+        "waits": contention.waits,
+        "total_ms": contention.total_ms,
+        "longest_us": contention.longest_us,
+        "median_us": contention.median_us,
+        "p99_us": contention.p99_us,
+        "waiter": stuck(&contention.waiter),
     })
 }
 

@@ -43,6 +43,7 @@ pub(crate) fn text(message: &Message) -> Result<String, fmt::Error> {
         Body::Deadlock(deadlock) => locks::write_deadlock(&mut out, deadlock, envelope)?,
         Body::LockWait(wait) => locks::write_wait(&mut out, wait, envelope)?,
         Body::StuckThreads(threads) => locks::write_threads(&mut out, threads, envelope)?,
+        Body::Contention(contention) => locks::write_contention(&mut out, contention, envelope)?,
     }
     if !matches!(envelope.body, Body::Online(_) | Body::Offline | Body::Vanished) {
         write_said(&mut out, message)?;

@@ -3,7 +3,7 @@
 mod common;
 
 use common::{envelope, leak, online, payload, run};
-use glg_proto::locks::{Deadlock, LockKind, LockOwner, LockWait, Stuck, StuckThreads};
+use glg_proto::locks::{Contention, Deadlock, LockKind, LockOwner, LockWait, Stuck, StuckThreads};
 use glg_proto::wire::{Body, ClockQuality, Grade, Losses, Target, head};
 
 fn text(envelope: &glg_proto::wire::Envelope) -> String {
@@ -167,4 +167,39 @@ fn waits_and_stuck_threads_as_text() {
     let body = StuckThreads { target, threads, away, baseline, window_s, pinned, foreign };
     let said = text(&envelope(Body::StuckThreads(body)));
     assert!(said.contains("250 threads in C or in system calls, 9 30 min ago; 300 threads in all"), "{said}");
+}
+
+#[test]
+fn a_contention_as_text_and_json() {
+    let target = Target { name: head("gateway"), pid: 1412, go: (24, 11) };
+    let contention = |waiter| {
+        envelope(Body::Contention(Contention {
+            target: target.clone(),
+            observed_ms: 10_004,
+            waits: 1234,
+            total_ms: 8100,
+            longest_us: 52_345,
+            median_us: 512,
+            p99_us: 4096,
+            waiter,
+        }))
+    };
+    let seen = contention(stuck(1418, 34, LockKind::Mutex, 0x4c_4d20));
+    let wanted = "\
+CONTENTION in gateway on van-7 (pid 1412, Go 1.24.11)
+  waited    1234 times for a mutex within 10 s, 8.1 s in all: 80 % of the time
+            52 ms the longest, half up to 512 µs, 99 % up to 4.0 ms
+  waits     thread 1418 for a mutex at 0x4c4d20
+            in C in hold_and_call
+            goroutine 34, in Go in main.work line 31
+";
+    assert!(text(&seen).starts_with(wanted), "{}", text(&seen));
+    let unseen = Stuck { tid: 0, goid: 0, ..stuck(0, 0, LockKind::RwLock, 0x4c_4d20) };
+    let said = text(&contention(unseen));
+    assert!(said.contains("\n  lock      at 0x4c4d20; nobody was met waiting\n  said "), "{said}");
+    let (success, out, _) = run(&["decode", "--json", "-"], &payload(&seen));
+    let object: serde_json::Value = serde_json::from_str(&out).unwrap();
+    assert!(success);
+    assert_eq!((&object["kind"], &object["waits"]), (&"contention".into(), &1234.into()));
+    assert_eq!(object["waiter"]["c_function"], "hold_and_call");
 }

@@ -2,6 +2,7 @@
 //!
 //! - `process`: which processes begin and end.
 //! - `goroutine`: goroutines created and ended, per creation site.
+//! - `futex`: how long threads of a process wait for locks in C.
 //! - `calibrate`: what one probe hit costs on this machine.
 //! - `count`: the exact counters that all of them use.
 #![no_std]
@@ -10,6 +11,7 @@
 
 mod calibrate;
 mod count;
+mod futex;
 mod goroutine;
 mod process;
 

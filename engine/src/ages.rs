@@ -18,7 +18,8 @@ struct Seen {
     since_s: u32,
     last_s: u32,
     wait: Wait,
-    /// Bumped when it stops running: while this stays, so does the wait.
+    /// Bumped when it stops running, so while the wait lasts it stays. It has eight bits: one in 256 new waits has
+    /// the same.
     ran: u8,
 }
 
@@ -45,28 +46,40 @@ impl Ages {
         Ages { slots, untracked: 0 }
     }
 
-    /// Takes note of a goroutine of process `pid`, seen at second `now_s`; says for how many seconds it has been
-    /// seen in the same wait. One that ran in between has begun a new one.
-    pub fn see(&mut self, pid: u32, now_s: u32, g: &Goroutine) -> u32 {
+    /// Takes note of a goroutine of process `pid`, seen at second `now_s`. If it was seen before, says for how many
+    /// seconds it has stood in the same wait: 0 when it ran in between and has begun a new one.
+    ///
+    /// Of goroutines in system calls no age is known: see [`crate::traces`].
+    pub fn see(&mut self, pid: u32, now_s: u32, g: &Goroutine) -> Option<u32> {
+        if g.wait == Wait::Syscall {
+            return None;
+        }
         let new = Seen { goid: g.goid, pid, since_s: now_s, last_s: now_s, wait: g.wait, ran: g.ran };
         let buckets = (self.slots.len() / WAYS) as u64;
         let mixed = (g.goid ^ u64::from(pid) << 40).wrapping_mul(0x9E37_79B9_7F4A_7C15) >> 20;
         let first = usize::try_from(mixed.checked_rem(buckets).unwrap_or(0)).unwrap_or(0) * WAYS;
         let Some(bucket) = self.slots.get_mut(first..first + WAYS) else {
             self.untracked += 1;
-            return 0;
+            return None;
         };
         let mut known = bucket.iter_mut().flatten();
         if let Some(seen) = known.find(|seen| (seen.goid, seen.pid) == (g.goid, pid)) {
             let same = (seen.wait, seen.ran) == (g.wait, g.ran);
             *seen = Seen { since_s: if same { seen.since_s } else { now_s }, ..new };
-            return now_s.saturating_sub(seen.since_s);
+            return Some(now_s.saturating_sub(seen.since_s));
         }
         match bucket.iter_mut().min_by_key(|slot| slot.map_or(0, |seen| seen.last_s)) {
             Some(slot) if slot.is_none_or(|seen| seen.last_s < now_s) => *slot = Some(new),
             Some(_) | None => self.untracked += 1,
         }
-        0
+        None
+    }
+
+    /// Forgets the goroutines of a process that is no longer looked at: another one may get its number.
+    pub fn forget(&mut self, pid: u32) {
+        for slot in &mut self.slots {
+            slot.take_if(|seen| seen.pid == pid);
+        }
     }
 }
 
@@ -84,12 +97,31 @@ mod tests {
     fn a_wait_is_as_old_as_it_was_first_seen() {
         let mut ages = Ages::new(64);
         let waits = g(7, Wait::ChanSend, 1);
-        assert_eq!(ages.see(1, 100, &waits), 0);
-        assert_eq!(ages.see(1, 160, &waits), 60);
-        assert_eq!(ages.see(2, 160, &waits), 0, "another process");
-        assert_eq!(ages.see(1, 170, &g(7, Wait::ChanSend, 2)), 0, "it ran");
-        assert_eq!(ages.see(1, 175, &g(7, Wait::Select, 2)), 0, "it waits for something else");
-        assert_eq!(ages.see(1, 180, &g(7, Wait::Select, 2)), 5);
+        assert_eq!(ages.see(1, 100, &waits), None);
+        assert_eq!(ages.see(1, 160, &waits), Some(60));
+        assert_eq!(ages.see(2, 160, &waits), None, "another process");
+        assert_eq!(ages.see(1, 170, &g(7, Wait::ChanSend, 2)), Some(0), "it ran");
+        assert_eq!(ages.see(1, 175, &g(7, Wait::Select, 2)), Some(0), "it waits for something else");
+        assert_eq!(ages.see(1, 180, &g(7, Wait::Select, 2)), Some(5));
+    }
+
+    #[test]
+    fn a_process_with_the_number_of_a_forgotten_one_has_no_past() {
+        let mut ages = Ages::new(64);
+        for pid in [1, 2] {
+            ages.see(pid, 100, &g(7, Wait::ChanSend, 1));
+        }
+        ages.forget(1);
+        assert_eq!(ages.see(1, 160, &g(7, Wait::ChanSend, 1)), None);
+        assert_eq!(ages.see(2, 160, &g(7, Wait::ChanSend, 1)), Some(60));
+    }
+
+    #[test]
+    fn system_calls_have_no_age() {
+        let mut ages = Ages::new(64);
+        for now_s in [100, 160] {
+            assert_eq!(ages.see(1, now_s, &g(7, Wait::Syscall, 1)), None);
+        }
     }
 
     #[test]
@@ -102,9 +134,9 @@ mod tests {
         assert!(ages.untracked >= 1000 - 64);
         // Who was seen before gives way to who is there now.
         let lost = ages.untracked;
-        assert_eq!(ages.see(1, 101, &g(5000, Wait::ChanSend, 0)), 0);
-        assert_eq!(ages.see(1, 103, &g(5000, Wait::ChanSend, 0)), 2);
+        assert_eq!(ages.see(1, 101, &g(5000, Wait::ChanSend, 0)), None);
+        assert_eq!(ages.see(1, 103, &g(5000, Wait::ChanSend, 0)), Some(2));
         assert_eq!(ages.untracked, lost);
-        assert_eq!(Ages::default().see(1, 1, &g(1, Wait::Select, 0)), 0);
+        assert_eq!(Ages::default().see(1, 1, &g(1, Wait::Select, 0)), None);
     }
 }

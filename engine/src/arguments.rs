@@ -7,8 +7,8 @@ use alloc::vec::Vec;
 use core::fmt;
 
 use crate::memory::Addr;
-use crate::page::Page;
 use crate::stack::Copied;
+use crate::text_out::TextOut;
 
 /// Longest description of a function's arguments: `TraceArgsMaxLen` of `internal/abi/type.go`.
 pub(crate) const INFO_MAX: usize = (5 * 3 + 2) * 10 + 1;
@@ -84,27 +84,27 @@ impl Arguments {
     }
 
     /// Prints them as they are at `at` in a copied stack; what is not in the copy as `_`.
-    pub(crate) fn print(&self, at: Addr, stack: Copied<'_>, page: &mut Page<'_>) {
+    pub(crate) fn print(&self, at: Addr, stack: Copied<'_>, out_text: &mut TextOut<'_>) {
         let mut separator = "";
         for operation in self.operations() {
             match operation {
-                Operation::Mark(AGGREGATE_END) => page.push("}"),
+                Operation::Mark(AGGREGATE_END) => out_text.push("}"),
                 Operation::Mark(mark) => {
-                    page.push(separator);
-                    page.push(match mark {
+                    out_text.push(separator);
+                    out_text.push(match mark {
                         AGGREGATE => "{",
                         MORE => "...",
                         _ => "_",
                     });
                 }
                 Operation::Value { offset, size, dead } => {
-                    page.push(separator);
+                    out_text.push(separator);
                     match stack.get(at.0.saturating_add(offset.into()), size.into()) {
-                        Some(bytes) => page.hexadecimal(little_endian(bytes)),
-                        None => page.push("_"),
+                        Some(bytes) => out_text.hexadecimal(little_endian(bytes)),
+                        None => out_text.push("_"),
                     }
                     if dead {
-                        page.push("?");
+                        out_text.push("?");
                     }
                 }
             }
@@ -117,9 +117,9 @@ impl Arguments {
     /// # Errors
     /// Those of `out`.
     pub fn write(&self, at: Addr, stack: Copied<'_>, out: &mut dyn fmt::Write) -> fmt::Result {
-        let mut page = Page::new(out);
-        self.print(at, stack, &mut page);
-        page.finish()
+        let mut out_text = TextOut::new(out);
+        self.print(at, stack, &mut out_text);
+        out_text.finish()
     }
 
     fn operations(&self) -> impl Iterator<Item = Operation> {
@@ -159,9 +159,9 @@ mod tests {
     fn printed(info: &[u8], live: Option<Liveness<'_>>) -> Option<String> {
         let bytes: Vec<u8> = (0..32).map(|at| [0x12, 0x34, 0, 0xab, 0, 0, 0, 0][at % 8]).collect();
         let (mut text, copied) = (String::new(), Copied { at: Addr(STACK), bytes: &bytes });
-        let mut page = Page::new(&mut text);
-        Arguments::parse(info, live)?.print(Addr(STACK), copied, &mut page);
-        page.finish().unwrap();
+        let mut out_text = TextOut::new(&mut text);
+        Arguments::parse(info, live)?.print(Addr(STACK), copied, &mut out_text);
+        out_text.finish().unwrap();
         Some(text)
     }
 

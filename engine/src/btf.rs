@@ -16,6 +16,7 @@ const SECTION_MAX: u32 = 64 << 20;
 const NAME_MAX: usize = 64;
 const TYPE: u64 = 12;
 const STRUCT: u32 = 4;
+const UNION: u32 = 5;
 const FUNC: u32 = 12;
 
 /// What is asked for.
@@ -23,7 +24,7 @@ const FUNC: u32 = 12;
 pub enum Question<'a> {
     /// Offset of a member from the start of its structure, in bytes.
     Offset(&'a str, &'a str),
-    /// Size of a structure, in bytes.
+    /// Size of a structure or a union, in bytes.
     Size(&'a str),
     /// Number of a function.
     Function(&'a str),
@@ -106,7 +107,7 @@ fn find_types(bytes: &mut Window<'_>, asked: &mut [Asked<'_>]) -> Result<(), Err
         let (kind, count, bit_fields) = (info >> 24 & 0x1f, info & 0xffff, info >> 31 != 0);
         let is = |one: &Asked<'_>| name != 0 && one.names[0] == Some(name) && one.answer.is_none();
         match kind {
-            STRUCT => {
+            STRUCT | UNION => {
                 for one in asked.iter_mut().filter(|one| is(one)) {
                     if matches!(one.question, Question::Size(_)) {
                         one.answer = Some(size);
@@ -149,8 +150,8 @@ fn tail(kind: u32, count: u32) -> Option<u32> {
         1 | 14 | 17 => 4,
         // Arrays.
         3 => 12,
-        // Unions, data sections, enumerations of 64 bits.
-        5 | 15 | 19 => count * 12,
+        // Data sections, enumerations of 64 bits.
+        15 | 19 => count * 12,
         // Enumerations, prototypes.
         6 | 13 => count * 8,
         // Pointers, forwards, aliases, qualifiers, floats, type tags.
@@ -227,12 +228,20 @@ mod tests {
         header.chain(types.iter().copied()).chain(names.iter().copied()).collect()
     }
 
-    /// An integer, `struct task { int pid; int state; }`, a pointer to it, `void wake()`.
+    /// An integer, `struct task { int pid; int state; }`, a pointer to it, `void wake()`,
+    /// `union stack { int pid; struct task task; }`.
     fn small() -> Vec<u8> {
-        let names = b"\0int\0task\0pid\0state\0wake\0";
+        let names = b"\0int\0task\0pid\0state\0wake\0stack\0";
         let structure = [5, STRUCT << 24 | 2, 8, 10, 1, 0, 14, 1, 32];
-        let types =
-            [&[1, 1 << 24, 4, 32][..], &structure, &[0, 2 << 24, 2], &[0, 13 << 24, 0], &[20, FUNC << 24, 4]];
+        let union = [25, UNION << 24 | 2, 8, 10, 1, 0, 5, 2, 0];
+        let types = [
+            &[1, 1 << 24, 4, 32][..],
+            &structure,
+            &[0, 2 << 24, 2],
+            &[0, 13 << 24, 0],
+            &[20, FUNC << 24, 4],
+            &union,
+        ];
         file(&types.concat(), names)
     }
 
@@ -246,9 +255,11 @@ mod tests {
             Question::Size("state"),
             Question::Function("wake"),
             Question::Function("sleep"),
+            Question::Size("stack"),
+            Question::Offset("stack", "task"),
         ];
         let found = answers(&mut small().as_slice(), questions);
-        assert_eq!(found, Ok([Some(0), Some(4), None, Some(8), None, Some(5), None]));
+        assert_eq!(found, Ok([Some(0), Some(4), None, Some(8), None, Some(5), None, Some(8), Some(0)]));
     }
 
     #[test]

@@ -5,13 +5,14 @@
 //! a 32-byte header whose byte 15 has bit 1 set, then two strings, each behind its length as a varint: the
 //! release, and lines of words (`runtime/debug/mod.go`, `BuildInfo.String`) between two marks of 16 bytes.
 
-use core::fmt;
+mod release;
 
 use heapless::String;
 
 use crate::elf::{Elf, Extent};
 use crate::memory::{Error, Image, Va, le};
 use crate::pclntab::fill;
+pub use release::GoVersion;
 
 const MAGIC: &[u8] = b"\xff Go buildinf:";
 const HEADER: usize = 32;
@@ -19,7 +20,8 @@ const FLAG_INLINE_STRINGS: u8 = 2;
 /// Bytes of each data segment looked through when no section says where it is: as far as Go itself looks, so
 /// that programs in other languages cost little.
 const SEARCH_MAX: u64 = 1 << 20;
-/// The same without section headers: in moved programs the function table, tens of megabytes, may be before it.
+/// The same of all of them without section headers: in moved programs the function table, tens of megabytes, may
+/// be before it.
 const SEARCH_BARE_MAX: u64 = 256 << 20;
 const ALIGN: usize = 16;
 /// Bytes looked at: what is wanted stands in the first lines.
@@ -32,21 +34,6 @@ const PHDRS_MAX: u64 = 64;
 pub const RELEASE_MAX: usize = 48;
 /// Longest path or version, likewise.
 pub const PATH_MAX: usize = 192;
-
-/// A Go release: `go1.24.11` is `{ minor: 24, patch: 11 }`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub struct GoVersion {
-    /// The 24 of 1.24.11.
-    pub minor: u16,
-    /// The 11 of 1.24.11; 0 for release candidates.
-    pub patch: u8,
-}
-
-impl fmt::Display for GoVersion {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "1.{}.{}", self.minor, self.patch)
-    }
-}
 
 /// What a program says of itself. What it does not say, or says in no proper text, is empty.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -70,14 +57,9 @@ impl BuildInfo {
     /// [`Error::NotGo`] when it says nothing; [`Error::Unsupported`] for programs of Go 1.17 and older;
     /// [`Error::Malformed`].
     pub fn read(elf: &Elf, image: &mut dyn Image) -> Result<BuildInfo, Error> {
-        let most = if elf.sections { SEARCH_MAX } else { SEARCH_BARE_MAX };
         let start = match elf.buildinfo {
             Some(section) => section.file.offset,
-            None => {
-                let mut data = elf.loads.iter().filter(|load| load.writable);
-                let found = data.find_map(|load| search(image, load.va, load.file, most).transpose());
-                found.ok_or(Error::NotGo)??
-            }
+            None => search_all(elf, image)?.ok_or(Error::NotGo)?,
         };
         read_at(image, start)
     }
@@ -115,7 +97,7 @@ impl BuildInfo {
 /// The release alone.
 ///
 /// # Errors
-/// As [`BuildInfo::read`], and [`Error::Unsupported`] for development versions, whose runtime no table describes.
+/// As [`BuildInfo::read`], and [`Error::Unsupported`] for what is no plain release: no table describes its runtime.
 pub fn go_version(elf: &Elf, image: &mut dyn Image) -> Result<GoVersion, Error> {
     BuildInfo::read(elf, image)?.release
 }
@@ -159,7 +141,7 @@ pub fn parse(bytes: &[u8], at: u64) -> Result<BuildInfo, Error> {
     let rest = bytes.get(HEADER + 1..).ok_or(malformed)?;
     let (text, rest) = rest.split_at_checked(len).unwrap_or((rest, &[]));
     let text = core::str::from_utf8(text).map_err(|_| malformed)?;
-    let release = version(text).ok_or(malformed)?;
+    let release = release::parse(text).ok_or(malformed)?;
     let mut info = BuildInfo {
         go: proper(text.strip_prefix("go").unwrap_or(text)),
         release,
@@ -226,22 +208,17 @@ fn proper<const N: usize>(text: &str) -> String<N> {
     proper
 }
 
-/// `go1.24.11`, `go1.25`, `go1.26rc1`, `go1.24.11 X:boringcrypto`; `None` for what is no version at all.
-fn version(text: &str) -> Option<Result<GoVersion, Error>> {
-    // "devel go1.24-0123abc", since Go 1.25 "go1.25-devel_0123abc" (cmd/dist/build.go, findgoversion).
-    if text.starts_with("devel") || text.contains("-devel") {
-        return Some(Err(Error::Unsupported("program of a development version of Go")));
+/// Looks through the data of a program in which no section says where it is.
+fn search_all(elf: &Elf, image: &mut dyn Image) -> Result<Option<u64>, Error> {
+    let mut left = SEARCH_BARE_MAX;
+    for load in elf.loads.iter().filter(|load| load.writable) {
+        let most = if elf.sections { SEARCH_MAX } else { left };
+        if let Some(start) = search(image, load.va, load.file, most)? {
+            return Ok(Some(start));
+        }
+        left = left.saturating_sub(load.file.len);
     }
-    let rest = text.strip_prefix("go1.")?;
-    let (minor, rest) = leading_number(rest)?;
-    let patch = rest.strip_prefix('.').and_then(leading_number).map_or(0, |(patch, _)| patch);
-    Some(Ok(GoVersion { minor: u16::try_from(minor).ok()?, patch: u8::try_from(patch).ok()? }))
-}
-
-fn leading_number(text: &str) -> Option<(u32, &str)> {
-    let end = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
-    let (digits, rest) = text.split_at_checked(end)?;
-    Some((digits.parse().ok()?, rest))
+    Ok(None)
 }
 
 /// Looks through a segment's first `most` bytes at addresses that are multiples of 16, as Go's own reader does.
@@ -288,12 +265,9 @@ mod tests {
 
     #[test]
     fn versions_as_go_writes_them() {
-        for (text, minor, patch) in [
-            ("go1.24.11", 24, 11),
-            ("go1.25", 25, 0),
-            ("go1.26rc1", 26, 0),
-            ("go1.19.8 X:boringcrypto", 19, 8),
-        ] {
+        for (text, minor, patch) in
+            [("go1.24.11", 24, 11), ("go1.25", 25, 0), ("go1.19.8 X:boringcrypto", 19, 8)]
+        {
             assert_eq!(release(text), Ok(GoVersion { minor, patch }), "{text}");
             assert_eq!(parse(&blob(text, ""), 0).unwrap().go, text[2..]);
         }
@@ -301,8 +275,9 @@ mod tests {
 
     #[test]
     fn what_is_no_release_is_refused() {
-        for devel in ["devel go1.24-abcdef", "go1.27-devel_abcdef", "go1.27-devel_abcdef X:nodwarf5"] {
-            assert!(matches!(release(devel), Err(Error::Unsupported(_))), "{devel}");
+        for other in ["devel go1.24-abcdef", "go1.26rc1", "go1.26.6-X:staticlockranking"] {
+            assert!(matches!(release(other), Err(Error::Unsupported(_))), "{other}");
+            assert_eq!(parse(&blob(other, ""), 0).unwrap().go, other.strip_prefix("go").unwrap_or(other));
         }
         for bad in ["", "go", "go1.", "go1.99999999999", "go1.24.999"] {
             assert!(matches!(parse(&blob(bad, ""), 0), Err(Error::Malformed { .. })), "{bad}");

@@ -28,8 +28,29 @@ pub struct SiteCount {
     pub startpc: Addr,
     /// How many.
     pub count: u32,
-    /// Seconds for which the oldest of their waits was seen.
-    pub oldest_s: u32,
+    /// Those that were seen before, and among them those that have not run since.
+    known: u32,
+    aged: u32,
+    oldest_s: u32,
+}
+
+impl SiteCount {
+    /// One in 256 goroutines that ran looks as if it had not (see [`Ages`]): fewer than one in so many of those
+    /// that were seen before say nothing.
+    const BY_CHANCE: u32 = 16;
+
+    /// Seconds for which the oldest of their waits was seen; 0 when none is known.
+    #[must_use]
+    pub fn oldest_s(&self) -> u32 {
+        if self.aged.saturating_mul(SiteCount::BY_CHANCE) >= self.known { self.oldest_s } else { 0 }
+    }
+
+    fn add(&mut self, age_s: Option<u32>) {
+        self.count = self.count.saturating_add(1);
+        self.known = self.known.saturating_add(u32::from(age_s.is_some()));
+        self.aged = self.aged.saturating_add(u32::from(age_s.is_some_and(|age_s| age_s > 0)));
+        self.oldest_s = self.oldest_s.max(age_s.unwrap_or(0));
+    }
 }
 
 /// Which part of `allgs` a census looks at, and whose and when it is.
@@ -124,7 +145,7 @@ impl Census {
     }
 
     fn add(&mut self, g: &Goroutine, seen: Option<(u32, u32)>) {
-        let age_s = seen.map_or(0, |(pid, now_s)| self.ages.see(pid, now_s, g));
+        let age_s = seen.and_then(|(pid, now_s)| self.ages.see(pid, now_s, g));
         let key = SiteKey { gopc: g.gopc, wait: g.wait };
         // Three quarters full at most, so that a search always ends at an empty slot.
         let full = self.sites * 4 >= self.slots.len() * 3;
@@ -134,20 +155,32 @@ impl Census {
         while let Some(slot) = self.slots.get_mut(at) {
             match slot {
                 Some(site) if site.key == key => {
-                    site.count = site.count.saturating_add(1);
-                    site.oldest_s = site.oldest_s.max(age_s);
+                    site.add(age_s);
                     return;
                 }
                 Some(_) => at = (at + 1) & mask,
                 None if full => break,
                 None => {
-                    *slot = Some(SiteCount { key, startpc: g.startpc, count: 1, oldest_s: age_s });
+                    let startpc = g.startpc;
+                    let site = SiteCount { key, startpc, count: 0, known: 0, aged: 0, oldest_s: 0 };
+                    slot.insert(site).add(age_s);
                     self.sites += 1;
                     return;
                 }
             }
         }
         self.other = self.other.saturating_add(1);
+    }
+
+    /// Forgets since when the goroutines of a process wait that is no longer looked at.
+    pub fn forget(&mut self, pid: u32) {
+        self.ages.forget(pid);
+    }
+
+    /// Goroutines of which it is not known since when they wait, because there was no place left for them.
+    #[must_use]
+    pub fn untracked(&self) -> u64 {
+        self.ages.untracked
     }
 
     /// The sites, the largest first.

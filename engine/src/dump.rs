@@ -10,10 +10,10 @@ use core::fmt::{self, Write};
 
 use crate::layout::{Layout, Status};
 use crate::memory::{Addr, Error};
-use crate::page::Page;
 use crate::pclntab::printed_name;
 use crate::stack::{Copied, End, Physical};
 use crate::symbols::{ELSEWHERE, Lines, Show};
+use crate::text_out::TextOut;
 use crate::traces::{Stack, Target, TraceStats, Traced, Tracer};
 
 /// Shown frames at each end of a deep stack: `tracebackInnerFrames`, `tracebackOuterFrames`.
@@ -25,7 +25,7 @@ const RETURNS_MAX_OLD: usize = 32;
 /// Functions of a stack that [`Groups`] has room for, on the average.
 const MEAN: usize = 16;
 /// Bytes that text takes on its way out.
-pub const PAGE_BYTES: usize = Page::BYTES;
+pub const TEXT_BYTES: usize = TextOut::BYTES;
 const MINUTE_NS: u64 = 60_000_000_000;
 /// What Go 1.19 prints for the rest of a deep stack, and we for what could not be read.
 const ELIDED: &str = "...additional frames elided...\n";
@@ -55,62 +55,62 @@ pub fn plain(
     now_ns: u64,
     out: &mut dyn Write,
 ) -> Result<TraceStats, DumpError> {
-    let (mut page, mut first) = (Page::new(out), true);
+    let (mut out_text, mut first) = (TextOut::new(out), true);
     let stats = tracer.trace(target, &mut |target, g, stack| {
         if !core::mem::take(&mut first) {
-            page.push("\n");
+            out_text.push("\n");
         }
-        goroutine(&mut page, target, g, stack, now_ns);
-        page.turn()
+        goroutine(&mut out_text, target, g, stack, now_ns);
+        out_text.turn()
     });
-    page.finish().map_err(|_| DumpError::Write)?;
+    out_text.finish().map_err(|_| DumpError::Write)?;
     Ok(stats?)
 }
 
-fn goroutine(page: &mut Page<'_>, target: &mut Target<'_>, g: &Traced, stack: Stack<'_>, now_ns: u64) {
-    header(page, target.runtime.layout, g, now_ns);
+fn goroutine(out_text: &mut TextOut<'_>, target: &mut Target<'_>, g: &Traced, stack: Stack<'_>, now_ns: u64) {
+    header(out_text, target.runtime.layout, g, now_ns);
     match stack.end {
-        None => page.push("\tgoroutine running on other thread; stack unavailable\n"),
+        None => out_text.push("\tgoroutine running on other thread; stack unavailable\n"),
         Some(end) => {
-            traceback(page, target, stack);
+            traceback(out_text, target, stack);
             if end != End::Complete {
-                page.push(ELIDED);
+                out_text.push(ELIDED);
             }
         }
     }
     if g.goid != 1
         && let Some((function, place)) = target.symbols.creation(target.image, g.gopc)
     {
-        page.push("created by ");
-        page.push(function);
+        out_text.push("created by ");
+        out_text.push(function);
         if g.parent != 0 {
-            page.push(" in goroutine ");
-            page.decimal(g.parent);
+            out_text.push(" in goroutine ");
+            out_text.decimal(g.parent);
         }
-        page.push(place);
+        out_text.push(place);
     }
 }
 
 /// `goroutine 18 [chan send, 2 minutes, locked to thread]:` (`goroutineheader`).
-fn header(page: &mut Page<'_>, layout: &Layout, g: &Traced, now_ns: u64) {
+fn header(out_text: &mut TextOut<'_>, layout: &Layout, g: &Traced, now_ns: u64) {
     let waits = matches!(g.status, Status::Waiting | Status::Leaked);
     let reason = layout.wait_texts.get(usize::from(g.reason)).copied().unwrap_or("unknown wait reason");
-    page.push("goroutine ");
-    page.decimal(g.goid);
-    page.push(" [");
-    page.push(if waits && !reason.is_empty() { reason } else { status_text(g.status) });
+    out_text.push("goroutine ");
+    out_text.decimal(g.goid);
+    out_text.push(" [");
+    out_text.push(if waits && !reason.is_empty() { reason } else { status_text(g.status) });
     if g.status == Status::Leaked {
-        page.push(" (leaked)");
+        out_text.push(" (leaked)");
     }
     if matches!(g.status, Status::Waiting | Status::Syscall) && g.since != 0 {
         let minutes = now_ns.saturating_sub(g.since) / MINUTE_NS;
         if minutes >= 1 {
-            page.push(", ");
-            page.decimal(minutes);
-            page.push(" minutes");
+            out_text.push(", ");
+            out_text.decimal(minutes);
+            out_text.push(" minutes");
         }
     }
-    page.push(if g.locked { ", locked to thread]:\n" } else { "]:\n" });
+    out_text.push(if g.locked { ", locked to thread]:\n" } else { "]:\n" });
 }
 
 /// `gStatusStrings` of `runtime/traceback.go`.
@@ -131,7 +131,7 @@ fn status_text(status: Status) -> &'static str {
 }
 
 /// The frames of a stack; those of the runtime only when there are no others (`traceback1`).
-fn traceback(page: &mut Page<'_>, target: &mut Target<'_>, stack: Stack<'_>) {
+fn traceback(out_text: &mut TextOut<'_>, target: &mut Target<'_>, stack: Stack<'_>) {
     // Up to Go 1.20 all but the innermost were dropped, by another count.
     let old = target.runtime.go.minor < 21;
     let frames = if old { stack.frames.get(..INNER + OUTER) } else { None };
@@ -141,15 +141,15 @@ fn traceback(page: &mut Page<'_>, target: &mut Target<'_>, stack: Stack<'_>) {
         let mut total = 0usize;
         target.symbols.lines(target.image, frames, show, &mut |lines| {
             if total < inner {
-                lines.print(page, stack.memory);
+                lines.print(out_text, stack.memory);
             }
             total += 1;
         });
         if total > inner {
-            outermost(page, target, frames, stack.memory, show, total);
+            outermost(out_text, target, frames, stack.memory, show, total);
         }
         if old && total == INNER + OUTER {
-            page.push(ELIDED);
+            out_text.push(ELIDED);
         }
         if total > 0 {
             break;
@@ -159,7 +159,7 @@ fn traceback(page: &mut Page<'_>, target: &mut Target<'_>, stack: Stack<'_>) {
 
 /// What follows the innermost frames of a deep stack, of which `total` are shown or elided.
 fn outermost(
-    page: &mut Page<'_>,
+    out_text: &mut TextOut<'_>,
     target: &mut Target<'_>,
     frames: &[Physical],
     memory: Copied<'_>,
@@ -168,28 +168,28 @@ fn outermost(
 ) {
     let from = INNER.max(total.saturating_sub(OUTER));
     if from > INNER {
-        page.push("...");
-        page.decimal((from - INNER) as u64);
-        page.push(" frames elided...\n");
+        out_text.push("...");
+        out_text.decimal((from - INNER) as u64);
+        out_text.push(" frames elided...\n");
     }
     let mut at = 0;
     target.symbols.lines(target.image, frames, show, &mut |lines| {
         if at >= from {
-            lines.print(page, memory);
+            lines.print(out_text, memory);
         }
         at += 1;
     });
 }
 
 impl Lines<'_> {
-    fn print(self, page: &mut Page<'_>, memory: Copied<'_>) {
-        page.push(self.head);
+    fn print(self, out_text: &mut TextOut<'_>, memory: Copied<'_>) {
+        out_text.push(self.head);
         if let Some((arguments, at)) = self.arguments {
-            arguments.print(at, memory, page);
+            arguments.print(at, memory, out_text);
         }
-        page.push(self.tail);
+        out_text.push(self.tail);
         // Even a deep stack takes no more room than this.
-        page.turn();
+        out_text.turn();
     }
 }
 

@@ -2,12 +2,10 @@
 //! bounded pieces whatever the file claims its sizes to be.
 
 use heapless::Vec;
-use object::LittleEndian as Le;
 use object::elf;
-use object::pod;
 
 use crate::layout::Arch;
-use crate::memory::{Addr, Bias, Error, Image, Va};
+use crate::memory::{Addr, Bias, Error, Image, Va, le};
 
 /// Loadable segments that a program may have.
 const LOADS_MAX: usize = 16;
@@ -89,30 +87,31 @@ impl Elf {
     /// [`Error::NotGo`] for what is no ELF file, [`Error::Unsupported`] for 32-bit, big-endian or other
     /// processors, [`Error::Malformed`] where the headers contradict themselves.
     pub fn parse(image: &mut dyn Image) -> Result<Elf, Error> {
-        let mut bytes = [0u8; 64];
-        image.read_at(0, &mut bytes).map_err(|_| Error::NotGo)?;
-        let header = view::<elf::FileHeader64<Le>>(&bytes, 0)?;
-        let ident = &header.e_ident;
-        if ident.magic != elf::ELFMAG {
+        let mut header = [0u8; EHDR];
+        image.read_at(0, &mut header).map_err(|_| Error::NotGo)?;
+        if !header.starts_with(&elf::ELFMAG) {
             return Err(Error::NotGo);
         }
-        if ident.class == elf::ELFCLASS32 {
+        // e_ident[EI_CLASS], e_ident[EI_DATA].
+        let (class, data) = (le::u8(&header, 4)?, le::u8(&header, 5)?);
+        if class == elf::ELFCLASS32 {
             return Err(Error::Unsupported("32-bit program: only 64-bit programs are read"));
         }
-        if ident.class != elf::ELFCLASS64 || ident.data != elf::ELFDATA2LSB {
+        if class != elf::ELFCLASS64 || data != elf::ELFDATA2LSB {
             return Err(Error::Unsupported("big-endian program"));
         }
-        let arch = match header.e_machine.get(Le) {
+        // e_machine, e_type, e_entry.
+        let arch = match half(&header, 18)? {
             elf::EM_X86_64 => Arch::Amd64,
             elf::EM_AARCH64 => Arch::Arm64,
             _ => return Err(Error::Unsupported("processor other than amd64 and arm64")),
         };
-        let pie = match header.e_type.get(Le) {
+        let pie = match half(&header, 16)? {
             elf::ET_EXEC => false,
             elf::ET_DYN => true,
             _ => return Err(Error::NotGo),
         };
-        let entry = Va(header.e_entry.get(Le));
+        let entry = Va(le::u64(&header, 24)?);
         let mut elf = Elf {
             arch,
             pie,
@@ -127,43 +126,38 @@ impl Elf {
             eh_frame_index: None,
             dynamic: None,
         };
-        elf.read_segments(image, header)?;
-        elf.read_sections(image, header)?;
+        elf.read_segments(image, &header)?;
+        elf.read_sections(image, &header)?;
         Ok(elf)
     }
 
-    fn read_segments(&mut self, image: &mut dyn Image, header: &elf::FileHeader64<Le>) -> Result<(), Error> {
-        let count = header.e_phnum.get(Le);
-        if count > PHDRS_MAX || usize::from(header.e_phentsize.get(Le)) != PHDR {
-            return Err(Error::Malformed { what: "program headers", at: header.e_phoff.get(Le) });
+    fn read_segments(&mut self, image: &mut dyn Image, header: &[u8; EHDR]) -> Result<(), Error> {
+        // e_phoff, e_phnum, e_phentsize.
+        let (table, count) = (le::u64(header, 32)?, half(header, 56)?);
+        if count > PHDRS_MAX || usize::from(half(header, 54)?) != PHDR {
+            return Err(Error::Malformed { what: "program headers", at: table });
         }
         for i in 0..u64::from(count) {
-            let at = table_entry(header.e_phoff.get(Le), i, PHDR)?;
-            let mut bytes = [0u8; PHDR];
-            image.read_at(at, &mut bytes)?;
-            let ph = view::<elf::ProgramHeader64<Le>>(&bytes, at)?;
-            let file = Extent { offset: ph.p_offset.get(Le), len: ph.p_filesz.get(Le) };
-            if ph.p_type.get(Le) == elf::PT_DYNAMIC {
-                self.dynamic = Some(file);
+            let at = table_entry(table, i, PHDR)?;
+            let mut ph = [0u8; PHDR];
+            image.read_at(at, &mut ph)?;
+            // p_type, p_flags; p_offset, p_filesz; p_vaddr, p_memsz.
+            let (kind, flags) = (le::u32(&ph, 0)?, le::u32(&ph, 4)?);
+            let file = Extent { offset: le::u64(&ph, 8)?, len: le::u64(&ph, 32)? };
+            let (va, memory_len) = (Va(le::u64(&ph, 16)?), le::u64(&ph, 40)?);
+            match kind {
+                elf::PT_DYNAMIC => self.dynamic = Some(file),
+                elf::PT_GNU_EH_FRAME => self.eh_frame_index = Some(Section { file, va }),
+                elf::PT_LOAD => {
+                    if va.0.checked_add(memory_len).is_none() {
+                        return Err(Error::Malformed { what: "segment", at });
+                    }
+                    let (writable, executable) = (flags & elf::PF_W != 0, flags & elf::PF_X != 0);
+                    let load = Load { va, file, memory_len, writable, executable };
+                    self.loads.push(load).map_err(|_| Error::Unsupported("more than 16 segments"))?;
+                }
+                _ => {}
             }
-            if ph.p_type.get(Le) == elf::PT_GNU_EH_FRAME {
-                self.eh_frame_index = Some(Section { file, va: Va(ph.p_vaddr.get(Le)) });
-            }
-            if ph.p_type.get(Le) != elf::PT_LOAD {
-                continue;
-            }
-            let flags = ph.p_flags.get(Le);
-            let load = Load {
-                va: Va(ph.p_vaddr.get(Le)),
-                file,
-                memory_len: ph.p_memsz.get(Le),
-                writable: flags & elf::PF_W != 0,
-                executable: flags & elf::PF_X != 0,
-            };
-            if load.va.0.checked_add(ph.p_memsz.get(Le)).is_none() {
-                return Err(Error::Malformed { what: "segment", at });
-            }
-            self.loads.push(load).map_err(|_| Error::Unsupported("more than 16 segments"))?;
         }
         if self.loads.is_empty() {
             return Err(Error::Malformed { what: "no loadable segment", at: 0 });
@@ -171,40 +165,42 @@ impl Elf {
         Ok(())
     }
 
-    /// Sections are optional: a program can be stripped of their table.
-    fn read_sections(&mut self, image: &mut dyn Image, header: &elf::FileHeader64<Le>) -> Result<(), Error> {
-        let (table, count) = (header.e_shoff.get(Le), header.e_shnum.get(Le));
+    /// Sections are optional: a program can be stripped of their table, and one that contradicts itself is as
+    /// good as none.
+    fn read_sections(&mut self, image: &mut dyn Image, header: &[u8; EHDR]) -> Result<(), Error> {
+        // e_shoff, e_shnum, e_shentsize, e_shstrndx.
+        let (table, count) = (le::u64(header, 40)?, half(header, 60)?);
         self.sections = table != 0 && count != 0;
         if !self.sections {
             return Ok(());
         }
-        if count > SECTIONS_MAX || usize::from(header.e_shentsize.get(Le)) != SHDR {
+        if count > SECTIONS_MAX || usize::from(half(header, 58)?) != SHDR {
             return Err(Error::Malformed { what: "section headers", at: table });
         }
-        let names = section(image, table, u64::from(header.e_shstrndx.get(Le)))?;
+        let names = SectionHeader::read(image, table, half(header, 62)?.into())?.file.offset;
         for i in 0..u64::from(count) {
-            let sh = section(image, table, i)?;
-            let kind = sh.sh_type.get(Le);
-            let found = Section { file: extent(&sh), va: Va(sh.sh_addr.get(Le)) };
-            if matches!(kind, elf::SHT_SYMTAB | elf::SHT_DYNSYM) {
-                let strings = section(image, table, u64::from(sh.sh_link.get(Le)))?;
-                let which =
-                    if kind == elf::SHT_SYMTAB { &mut self.symbols } else { &mut self.dynamic_symbols };
-                *which = Some((extent(&sh), extent(&strings)));
-                continue;
-            }
-            if kind != elf::SHT_PROGBITS {
-                continue;
-            }
-            let mut name = [0u8; 32];
-            let at = names.sh_offset.get(Le).saturating_add(u64::from(sh.sh_name.get(Le)));
-            let Ok(name) = read_name(image, at, &mut name) else { continue };
-            match name {
-                b".go.buildinfo" => self.buildinfo = Some(found),
-                b".eh_frame" => self.eh_frame = Some(found),
-                b".gopclntab" | b".data.rel.ro.gopclntab" => self.pclntab = Some(found),
-                _ => {}
-            }
+            let _ = self.read_section(image, table, i, names);
+        }
+        Ok(())
+    }
+
+    fn read_section(&mut self, image: &mut dyn Image, table: u64, i: u64, names: u64) -> Result<(), Error> {
+        let SectionHeader { name, kind, file, va, link } = SectionHeader::read(image, table, i)?;
+        if matches!(kind, elf::SHT_SYMTAB | elf::SHT_DYNSYM) {
+            let strings = SectionHeader::read(image, table, link.into())?.file;
+            let which = if kind == elf::SHT_SYMTAB { &mut self.symbols } else { &mut self.dynamic_symbols };
+            *which = Some((file, strings));
+        }
+        if kind != elf::SHT_PROGBITS {
+            return Ok(());
+        }
+        let mut buf = [0u8; 32];
+        let found = Some(Section { file, va });
+        match read_name(image, names.saturating_add(name.into()), &mut buf) {
+            Ok(b".go.buildinfo") => self.buildinfo = found,
+            Ok(b".eh_frame") => self.eh_frame = found,
+            Ok(b".gopclntab" | b".data.rel.ro.gopclntab") => self.pclntab = found,
+            Ok(_) | Err(_) => {}
         }
         Ok(())
     }
@@ -251,8 +247,8 @@ impl Elf {
     /// Looks up several symbols in one pass; the answer has one entry per name, `None` where it is absent.
     ///
     /// # Errors
-    /// [`Error::Unsupported`] without a symbol table or with an enormous one; [`Error::Unreadable`] or [`Error::Malformed`] where the
-    /// tables do not hold what the headers promise.
+    /// [`Error::Unsupported`] without a symbol table or with an enormous one; [`Error::Unreadable`] or
+    /// [`Error::Malformed`] where the tables do not hold what the headers promise.
     pub fn symbols<const N: usize>(
         &self,
         image: &mut dyn Image,
@@ -274,13 +270,13 @@ impl Elf {
             let part = bytes.get_mut(..len).ok_or(Error::Malformed { what: "symbols", at })?;
             image.read_at(at, part)?;
             for entry in part.chunks_exact(SYM) {
-                let symbol = view::<elf::Sym64<Le>>(entry, at)?;
-                let name = symbol.st_name.get(Le);
+                // st_name, st_shndx, st_value.
+                let name = le::u32(entry, 0)?;
                 let hit = wanted.iter().find(|(offset, _)| *offset == name);
                 if let Some(slot) = hit.and_then(|(_, which)| found.get_mut(*which))
-                    && symbol.st_shndx.get(Le) != elf::SHN_UNDEF
+                    && half(entry, 6)? != elf::SHN_UNDEF
                 {
-                    *slot = Some(Va(symbol.st_value.get(Le)));
+                    *slot = Some(Va(le::u64(entry, 8)?));
                 }
             }
             next += batch;
@@ -289,14 +285,16 @@ impl Elf {
     }
 }
 
-const PHDR: usize = size_of::<elf::ProgramHeader64<Le>>();
-const SHDR: usize = size_of::<elf::SectionHeader64<Le>>();
-const SYM: usize = size_of::<elf::Sym64<Le>>();
+/// Bytes of an `Elf64_Ehdr`, `Elf64_Phdr`, `Elf64_Shdr` and `Elf64_Sym` (elf.h).
+const EHDR: usize = 64;
+const PHDR: usize = 56;
+const SHDR: usize = 64;
+const SYM: usize = 24;
 /// Places in the string table where a wanted name may stand (GNU ld shares suffixes between names).
 pub(crate) const NAME_HITS_MAX: usize = 32;
 
-pub(crate) fn view<T: pod::Pod>(bytes: &[u8], at: u64) -> Result<&T, Error> {
-    pod::from_bytes::<T>(bytes).map(|(t, _)| t).map_err(|()| Error::Malformed { what: "ELF header", at })
+fn half(bytes: &[u8], at: usize) -> Result<u16, Error> {
+    Ok(u16::from_le_bytes([le::u8(bytes, at)?, le::u8(bytes, at + 1)?]))
 }
 
 fn table_entry(table: u64, index: u64, size: usize) -> Result<u64, Error> {
@@ -306,15 +304,29 @@ fn table_entry(table: u64, index: u64, size: usize) -> Result<u64, Error> {
         .ok_or(Error::Malformed { what: "ELF table", at: table })
 }
 
-fn section(image: &mut dyn Image, table: u64, index: u64) -> Result<elf::SectionHeader64<Le>, Error> {
-    let at = table_entry(table, index, SHDR)?;
-    let mut bytes = [0u8; SHDR];
-    image.read_at(at, &mut bytes)?;
-    view::<elf::SectionHeader64<Le>>(&bytes, at).copied()
+/// An `Elf64_Shdr`.
+struct SectionHeader {
+    /// Place of its name in the table of names.
+    name: u32,
+    kind: u32,
+    file: Extent,
+    va: Va,
+    /// Another section that belongs to it.
+    link: u32,
 }
 
-fn extent(sh: &elf::SectionHeader64<Le>) -> Extent {
-    Extent { offset: sh.sh_offset.get(Le), len: sh.sh_size.get(Le) }
+impl SectionHeader {
+    fn read(image: &mut dyn Image, table: u64, index: u64) -> Result<SectionHeader, Error> {
+        let mut sh = [0u8; SHDR];
+        image.read_at(table_entry(table, index, SHDR)?, &mut sh)?;
+        Ok(SectionHeader {
+            name: le::u32(&sh, 0)?,
+            kind: le::u32(&sh, 4)?,
+            va: Va(le::u64(&sh, 16)?),
+            file: Extent { offset: le::u64(&sh, 24)?, len: le::u64(&sh, 32)? },
+            link: le::u32(&sh, 40)?,
+        })
+    }
 }
 
 /// A NUL-terminated name of up to 32 bytes; a longer one is none that we look for.

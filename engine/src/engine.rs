@@ -1,10 +1,13 @@
 //! The engine: one input at a time, decisions out. No files, no clocks, no threads, no sockets.
 
+mod contending;
 mod locking;
 
 use alloc::vec::Vec;
 
 use glg_proto::wire::{Body, Envelope, Grade, Leak, Losses, Site, Timestamp};
+
+use contending::Observing;
 
 use crate::ages::Ages;
 use crate::census::{Census, Taking};
@@ -55,6 +58,8 @@ pub struct Figures {
     pub alerts: u64,
     /// Cost of all probes so far.
     pub probes: Spent,
+    /// Goroutines and threads of which it was not known since when they wait, because there was no place left.
+    pub ages_unknown: u64,
 }
 
 impl Figures {
@@ -72,6 +77,8 @@ pub struct Engine {
     walker: Walker,
     census: Census,
     attribution: Option<Attribution>,
+    /// One target at a time.
+    observing: Option<Observing>,
     /// The last look at threads. One serves all targets.
     scan: Scan,
     figures: Figures,
@@ -94,6 +101,7 @@ impl Engine {
             walker: Walker::new(config.chunk_bytes),
             census: Census::with_ages(config.census_sites, Ages::new(config.census_ages)),
             attribution: None,
+            observing: None,
             scan: Scan::default(),
             figures: Figures::default(),
             outbox: Outbox::new(config.outbox),
@@ -104,7 +112,12 @@ impl Engine {
     /// Its own figures.
     #[must_use]
     pub fn figures(&self) -> Figures {
-        Figures { targets: u32::try_from(self.watches.len()).unwrap_or(u32::MAX), ..self.figures }
+        let untold: u64 = self.watches.iter().map(|watch| watch.locks.untold).sum();
+        Figures {
+            targets: u32::try_from(self.watches.len()).unwrap_or(u32::MAX),
+            ages_unknown: self.figures.ages_unknown + self.census.untracked() + untold,
+            ..self.figures
+        }
     }
 
     /// The targets, and on which rung each is.
@@ -145,6 +158,11 @@ impl Engine {
             Input::Gone(id) => self.forget(id, effects),
             Input::Hits(hits) => self.hits(now_ms, hits, effects),
             Input::Attributed { id, millis, counts } => self.attributed(id, millis, counts),
+            Input::Observing(counted, longest_ns) => self.observing(now_ms, counted, longest_ns, effects),
+            Input::Observed { id, observation, mut process } => {
+                self.observed(now, id, observation, &mut process, effects);
+            }
+            Input::NotObserved(id) => self.not_observed(now_ms, id),
             Input::NotAttached(id) => self.attribution = self.attribution.take().filter(|a| a.id != id),
             Input::Lost(losses) => self.outbox.lost(losses),
             Input::Link(true) => {}
@@ -180,6 +198,7 @@ impl Engine {
                 phase: Phase::Starting { since_ms: now_ms },
                 failures: 0,
                 locks: LockWatch::default(),
+                observe_after_ms: 0,
                 threads_unseen: false,
             }),
             Err(event) => {
@@ -195,7 +214,11 @@ impl Engine {
             self.figures.charge(attribution.governor.map(|g| g.spent()).unwrap_or_default());
             act(effects, Effect::Detach(id));
         }
+        self.stop_observing(id, effects);
+        let untold = self.watches.iter().find(|watch| watch.id == id).map_or(0, |watch| watch.locks.untold);
+        self.figures.ages_unknown = self.figures.ages_unknown.saturating_add(untold);
         self.watches.retain(|watch| watch.id != id);
+        self.census.forget(id.pid);
         act(effects, Effect::Forget(id));
     }
 
@@ -239,7 +262,6 @@ impl Engine {
         }
         watch.failures += 1;
         if starting.is_none() {
-            watch.history.missed += 1;
             self.figures.counts_failed += 1;
             self.outbox.lost(Losses { samples: 1, ..Losses::default() });
             if watch.failures == 1 {

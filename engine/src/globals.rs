@@ -1,7 +1,6 @@
 //! Where the runtime's variables are: from the symbol table where there is one, else from the instructions of
 //! functions that use them. Either is an allegation until the live process agrees: [`Candidates::confirm`].
 
-use alloc::vec;
 use heapless::Vec;
 
 use crate::code::references;
@@ -9,7 +8,7 @@ use crate::elf::Elf;
 use crate::layout::{Layout, Status};
 use crate::memory::{Addr, Bias, Error, Image, Memory, Run, Va, le};
 use crate::pclntab::Pclntab;
-use crate::pclntab_search::{Function, functions};
+use crate::pclntab_search::{FUNCTION_MAX, Function, functions};
 use crate::runtime::Lifecycle;
 
 /// Variables that one function may refer to.
@@ -124,11 +123,12 @@ impl Code<'_> {
     fn visit(&mut self, function: Function, visit: &mut dyn FnMut(Va, u8, Option<u64>)) -> Result<(), Error> {
         let malformed = Error::Malformed { what: "function address", at: function.entry.0 };
         let offset = self.elf.file_offset(function.entry).ok_or(malformed)?;
-        // A function is at most as long as `pclntab_search` allows: a megabyte, for an instant.
-        let mut code = vec![0u8; usize::try_from(function.len).map_err(|_| malformed)?];
-        self.image.read_at(offset, &mut code)?;
+        let mut code = [0u8; FUNCTION_MAX as usize];
+        let len = usize::try_from(function.len).map_err(|_| malformed)?;
+        let code = code.get_mut(..len).ok_or(malformed)?;
+        self.image.read_at(offset, code)?;
         let elf = self.elf;
-        references(self.layout.arch, function.entry, &code, &mut |found| {
+        references(self.layout.arch, function.entry, code, &mut |found| {
             if elf.is_variable(found.at, 8) {
                 visit(found.at, found.words, found.stored);
             }

@@ -187,20 +187,18 @@ impl Allgs {
             let places = (end - self.next).min(bytes.len() as u64 / 8);
             let used = usize::try_from(places * 8).unwrap_or(0);
             let into = bytes.get_mut(..used).ok_or(Error::Malformed { what: "batch", at: self.next })?;
-            match memory.read(array.plus(self.next.saturating_mul(8))?, into) {
-                Ok(()) => {
-                    self.next += places;
-                    pointers.clear();
-                    pointers.extend(into.chunks_exact(8).map(|g| le::u64(g, 0).unwrap_or(0)));
-                    return Ok(true);
-                }
-                // Moved and its old place unmapped: the next header read has the new one.
-                Err(Error::Unreadable { .. })
-                    if self.moves < MOVES_MAX && allgs(runtime, memory)?.0 != array =>
-                {
-                    self.moves += 1;
-                }
-                Err(error) => return Err(error),
+            let read = memory.read(array.plus(self.next.saturating_mul(8))?, into);
+            // An array that the program has left meanwhile may be unmapped, or hold something else.
+            if allgs(runtime, memory)?.0 == array {
+                read?;
+                self.next += places;
+                pointers.clear();
+                pointers.extend(into.chunks_exact(8).map(|g| le::u64(g, 0).unwrap_or(0)));
+                return Ok(true);
+            }
+            self.moves += 1;
+            if self.moves > MOVES_MAX {
+                return Err(Error::Unreadable { at: array.0 });
             }
         }
     }
@@ -292,34 +290,10 @@ impl Walker {
         visit: &mut impl FnMut(&Goroutine),
     ) -> Result<(), Error> {
         let fields = g_span(&layout.g);
-        let (room, mut from) = (self.buffer.len(), 0);
-        while from < self.pointers.len() {
-            self.runs.clear();
-            let (mut used, mut to) = (0, from);
-            while let Some(g) = self.pointers.get(to) {
-                let at = Addr(*g).plus(fields.start as u64)?;
-                match self.runs.last_mut() {
-                    Some(run) if at.0 - run.at.0 <= run.len as u64 + GAP => {
-                        // Joined: the stretch now ends with this g.
-                        let len = usize::try_from(at.0 - run.at.0).unwrap_or(room) + fields.len();
-                        let more = len.saturating_sub(run.len);
-                        if used + more > room {
-                            break;
-                        }
-                        run.len += more;
-                        used += more;
-                    }
-                    _ => {
-                        if used + fields.len() > room {
-                            break;
-                        }
-                        self.runs.push(Run { at, len: fields.len() });
-                        used += fields.len();
-                    }
-                }
-                to += 1;
-            }
-            let pointers = self.pointers.get(from..to).unwrap_or_default();
+        let mut rest = self.pointers.as_slice();
+        while !rest.is_empty() {
+            let (count, used) = join(rest, &fields, self.buffer.len(), &mut self.runs)?;
+            let (pointers, behind) = rest.split_at_checked(count).unwrap_or_default();
             let buffer = self.buffer.get_mut(..used).unwrap_or_default();
             stats.seen += pointers.len() as u64;
             match memory.read_runs(&self.runs, buffer) {
@@ -334,10 +308,39 @@ impl Walker {
                 Err(Error::Gone) => return Err(Error::Gone),
                 Err(_) => one_by_one(layout, memory, pointers, stats, visit)?,
             }
-            from = to;
+            rest = behind;
         }
         Ok(())
     }
+}
+
+/// Joins the `fields` of sorted `g`s to stretches of `room` bytes in all: how many `g`s, and how many bytes.
+fn join(
+    pointers: &[u64],
+    fields: &Range<usize>,
+    room: usize,
+    runs: &mut Vec<Run>,
+) -> Result<(usize, usize), Error> {
+    runs.clear();
+    let mut used = 0;
+    for (count, g) in pointers.iter().enumerate() {
+        let at = Addr(*g).plus(fields.start as u64)?;
+        let last = runs.last_mut().filter(|run| at.0 - run.at.0 <= run.len as u64 + GAP);
+        // A stretch that is joined ends with this g.
+        let more = last.as_ref().map_or(fields.len(), |run| {
+            let len = usize::try_from(at.0 - run.at.0).unwrap_or(room) + fields.len();
+            len.saturating_sub(run.len)
+        });
+        if used + more > room {
+            return Ok((count, used));
+        }
+        used += more;
+        match last {
+            Some(run) => run.len += more,
+            None => runs.push(Run { at, len: more }),
+        }
+    }
+    Ok((pointers.len(), used))
 }
 
 /// A stretch failed: an address in it is nonsense or was unmapped. Reads each `g` alone, to lose only that.

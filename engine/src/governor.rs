@@ -38,40 +38,28 @@ pub struct Spent {
     pub percent: f64,
 }
 
-/// Adds up the cost of one attachment.
+/// Adds up what something costs.
 #[derive(Clone, Copy, Debug)]
-pub struct Governor {
+pub struct Meter {
     budget_percent: f64,
-    /// Cost of a creation and of an exit.
-    costs_ns: [f64; 2],
     last_ms: u64,
-    last_hits: [u64; 2],
     spent: Spent,
 }
 
-impl Governor {
-    /// Begins at `now_ms` with the probes' hit counters at `hits` (creations, exits).
+impl Meter {
+    /// Begins at `now_ms`, with nothing spent.
     #[must_use]
-    pub fn start(budget_percent: f64, costs_ns: [f32; 2], now_ms: u64, hits: [u64; 2]) -> Governor {
-        let costs_ns = costs_ns.map(f64::from);
-        Governor { budget_percent, costs_ns, last_ms: now_ms, last_hits: hits, spent: Spent::default() }
+    pub fn start(budget_percent: f64, now_ms: u64) -> Meter {
+        Meter { budget_percent, last_ms: now_ms, spent: Spent::default() }
     }
 
-    /// Charges the hits since the last call. `true` when the period was over the budget: detach.
-    pub fn charge(&mut self, now_ms: u64, hits: [u64; 2]) -> bool {
+    /// Charges what has come since the last call. `true` when the period was over the budget.
+    pub fn charge(&mut self, now_ms: u64, hits: u64, cpu_ns: f64) -> bool {
         let elapsed_ns = now_ms.saturating_sub(self.last_ms) as f64 * 1e6;
-        if elapsed_ns == 0.0 {
-            return false;
-        }
-        let mut cost = 0.0;
-        for ((now, before), each) in hits.iter().zip(self.last_hits).zip(self.costs_ns) {
-            let new = now.saturating_sub(before);
-            self.spent.hits += new;
-            cost += new as f64 * each;
-        }
-        self.spent.cpu_ns += cost;
-        self.spent.percent = cost / elapsed_ns * 100.0;
-        (self.last_ms, self.last_hits) = (now_ms, hits);
+        self.last_ms = now_ms;
+        self.spent.hits += hits;
+        self.spent.cpu_ns += cpu_ns;
+        self.spent.percent = if elapsed_ns > 0.0 { cpu_ns / elapsed_ns * 100.0 } else { 0.0 };
         self.spent.percent > self.budget_percent
     }
 
@@ -79,6 +67,43 @@ impl Governor {
     #[must_use]
     pub fn spent(&self) -> Spent {
         self.spent
+    }
+}
+
+/// Adds up the cost of one attachment.
+#[derive(Clone, Copy, Debug)]
+pub struct Governor {
+    meter: Meter,
+    /// Cost of a creation and of an exit.
+    costs_ns: [f64; 2],
+    last_hits: [u64; 2],
+}
+
+impl Governor {
+    /// Begins at `now_ms` with the probes' hit counters at `hits` (creations, exits).
+    #[must_use]
+    pub fn start(budget_percent: f64, costs_ns: [f32; 2], now_ms: u64, hits: [u64; 2]) -> Governor {
+        let meter = Meter::start(budget_percent, now_ms);
+        Governor { meter, costs_ns: costs_ns.map(f64::from), last_hits: hits }
+    }
+
+    /// Charges the hits since the last call. `true` when the period was over the budget: detach.
+    pub fn charge(&mut self, now_ms: u64, hits: [u64; 2]) -> bool {
+        // They are charged with those of the next call: no period, no share of it.
+        if now_ms <= self.meter.last_ms {
+            return false;
+        }
+        let new = |(now, before): (&u64, u64)| now.saturating_sub(before);
+        let new: [u64; 2] = core::array::from_fn(|i| hits.iter().zip(self.last_hits).nth(i).map_or(0, new));
+        let cost = new.iter().zip(self.costs_ns).map(|(new, each)| *new as f64 * each).sum();
+        self.last_hits = hits;
+        self.meter.charge(now_ms, new.iter().sum(), cost)
+    }
+
+    /// What has been spent so far.
+    #[must_use]
+    pub fn spent(&self) -> Spent {
+        self.meter.spent()
     }
 }
 

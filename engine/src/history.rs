@@ -85,6 +85,13 @@ impl Ring {
         }
     }
 
+    /// Adds a wait that has ended to the step that is being filled.
+    fn waited(&mut self, longest_s: u16) {
+        if let Some(open) = &mut self.open {
+            open.waits.longest_s = open.waits.longest_s.max(longest_s);
+        }
+    }
+
     /// Closed samples, oldest first.
     pub fn iter(&self) -> impl DoubleEndedIterator<Item = Sample> + '_ {
         self.samples.iter().copied()
@@ -142,8 +149,6 @@ pub struct History {
     pub middle: Ring,
     /// Quarters of an hour.
     pub coarse: Ring,
-    /// Samples that could not be taken.
-    pub missed: u64,
 }
 
 impl History {
@@ -154,8 +159,12 @@ impl History {
             fine: Ring::new(config.fine),
             middle: Ring::new(config.middle),
             coarse: Ring::new(config.coarse),
-            missed: 0,
         }
+    }
+
+    /// Adds a wait of so many seconds that has ended since the last count.
+    pub fn waited(&mut self, longest_s: u16) {
+        self.fine.waited(longest_s);
     }
 
     /// Adds a count; each ring feeds the next coarser one. Says what the coarsest ring is that closed a step.

@@ -174,7 +174,7 @@ impl Investigation {
             key: site.key,
             count: site.count,
             grew: site.count.saturating_sub(before),
-            oldest_s: site.oldest_s,
+            oldest_s: site.oldest_s(),
             attributed: self.attributed_ms.zip(counted).map(|(millis, c)| Attributed {
                 created: narrow(c.created),
                 exited: narrow(c.exited),

@@ -4,8 +4,12 @@
 //! [`memory`] → [`elf`] → [`buildinfo`] → [`pclntab`] → [`layout`] → [`runtime`] (through [`pclntab_search`],
 //! [`moduledata`], [`code`] and [`globals`] where there are no symbols) → [`goroutines`] →
 //! [`census`] → [`history`] → [`detector`] → [`investigation`] → [`governor`] → [`outbox`], all of it
-//! driven by [`engine`] through the inputs and effects of [`step`]. Whole stacks: [`stack`] → [`arguments`] →
-//! [`symbols`] → [`traces`] → [`dump`].
+//! driven by [`engine`] through the inputs and effects of [`step`]; `watch` is what it keeps of each target.
+//! What probes need: [`probe_point`] says where in the program's code they go, [`btf`] where the kernel keeps
+//! what they read. Whole stacks: [`stack`] → [`arguments`] → [`symbols`] → [`traces`] → [`dump`], by way of
+//! [`cached_image`] and, written in pieces, `text_out`. Since when goroutines wait: [`ages`]. Threads that
+//! wait in C, and deadlocks: [`locks`], with [`heap`] for who refers to what; what their locks cost:
+//! [`contention`]. `gather` reads many short stretches of memory as few.
 #![no_std]
 #![forbid(unsafe_code)]
 
@@ -13,11 +17,12 @@ extern crate alloc;
 
 pub mod ages;
 pub mod arguments;
-pub mod blocks;
 pub mod btf;
 pub mod buildinfo;
+pub mod cached_image;
 pub mod census;
 pub mod code;
+pub mod contention;
 pub mod detector;
 pub mod dump;
 pub mod elf;
@@ -34,7 +39,6 @@ pub mod locks;
 pub mod memory;
 pub mod moduledata;
 pub mod outbox;
-mod page;
 pub mod pclntab;
 pub mod pclntab_search;
 pub mod probe_point;
@@ -42,5 +46,6 @@ pub mod runtime;
 pub mod stack;
 pub mod step;
 pub mod symbols;
+mod text_out;
 pub mod traces;
 mod watch;

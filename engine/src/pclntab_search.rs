@@ -12,10 +12,13 @@ const PIECE: usize = 4096;
 const CANDIDATES_MAX: usize = 8;
 /// The linker aligns the table to 8 bytes at least.
 const ALIGN: usize = 8;
-/// Bytes searched at most; the largest Go programs known have 600 MB.
-const SEARCH_MAX: u64 = 2 << 30;
-/// Bytes a function may have.
-const FUNCTION_MAX: u32 = 1 << 20;
+/// Headers looked at. The mark they begin with is rare: a program has one, and a few more where it reads tables
+/// itself; a hostile file has nothing else.
+const TRIES_MAX: usize = 256;
+/// Bytes searched at most: large Go programs have 100 MB in segments, and a file of holes claims any size.
+const SEARCH_MAX: u64 = 256 << 20;
+/// Bytes a function may have. The longest of those looked up, `runtime.procresize` of Go 1.27, has 3,456.
+pub(crate) const FUNCTION_MAX: u32 = 16 << 10;
 
 /// A function, found by its name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -37,16 +40,19 @@ pub fn candidates(elf: &Elf, image: &mut dyn Image) -> Result<Vec<u64, CANDIDATE
         let _ = found.push(section.file.offset);
         return Ok(found);
     }
-    let mut left = SEARCH_MAX;
     let (code, data): (Vec<Load, 16>, Vec<Load, 16>) =
         (segments(elf, |load| load.executable), segments(elf, |load| !load.executable));
+    let (mut left, mut tries) = (SEARCH_MAX, TRIES_MAX);
     for load in data.iter().chain(&code) {
         let len = load.file.len.min(left);
-        left -= len;
-        search(image, Extent { len, ..load.file }, &mut found)?;
+        search(image, Extent { len, ..load.file }, &mut tries, &mut found)?;
         if !found.is_empty() {
             return Ok(found);
         }
+        if len < load.file.len {
+            return Err(Error::Unsupported("program without a Go function table in its first 256 MiB"));
+        }
+        left -= len;
     }
     Err(Error::Unsupported("program without a Go function table"))
 }
@@ -55,7 +61,13 @@ fn segments(elf: &Elf, which: impl Fn(&Load) -> bool) -> Vec<Load, 16> {
     elf.loads.iter().copied().filter(which).collect()
 }
 
-fn search(image: &mut dyn Image, part: Extent, found: &mut Vec<u64, CANDIDATES_MAX>) -> Result<(), Error> {
+fn search(
+    image: &mut dyn Image,
+    part: Extent,
+    tries: &mut usize,
+    found: &mut Vec<u64, CANDIDATES_MAX>,
+) -> Result<(), Error> {
+    const TOO_MANY: Error = Error::Unsupported("program full of what could be Go function tables");
     let mut bytes = [0u8; PIECE];
     let mut at = 0u64;
     while at < part.len {
@@ -66,6 +78,7 @@ fn search(image: &mut dyn Image, part: Extent, found: &mut Vec<u64, CANDIDATES_M
         for (i, head) in piece.chunks_exact(ALIGN).enumerate() {
             // 0xfffffff0 or 0xfffffff1, two zero bytes, quantum, size of a pointer.
             let [0xf0 | 0xf1, 0xff, 0xff, 0xff, 0, 0, 1 | 4, 8] = head else { continue };
+            *tries = tries.checked_sub(1).ok_or(TOO_MANY)?;
             let base = offset.saturating_add((i * ALIGN) as u64);
             if Pclntab::parse(image, base, Va(0)).is_ok_and(|table| is_ordered(&table)) {
                 found.push(base).map_err(|_| Error::Unsupported("ambiguous Go function table"))?;
@@ -153,5 +166,58 @@ impl Window {
         }
         let range = within(self).ok_or(unreadable)?;
         self.bytes.get(range).ok_or(unreadable)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::layout::Arch;
+
+    /// A file of any size in which the same eight bytes stand everywhere, and what is read of it.
+    struct Endless {
+        word: [u8; 8],
+        reads: usize,
+    }
+
+    impl Image for Endless {
+        fn read_at(&mut self, _offset: u64, out: &mut [u8]) -> Result<(), Error> {
+            self.reads += 1;
+            out.chunks_mut(8).for_each(|part| part.copy_from_slice(&self.word[..part.len()]));
+            Ok(())
+        }
+    }
+
+    fn search_all(word: [u8; 8], len: u64) -> (Error, usize) {
+        let file = Extent { offset: 0, len };
+        let load = Load { va: Va(0), file, memory_len: len, writable: false, executable: false };
+        let elf = Elf {
+            arch: Arch::Amd64,
+            pie: false,
+            entry: Va(0),
+            loads: Vec::from_iter([load; 16]),
+            sections: false,
+            buildinfo: None,
+            pclntab: None,
+            symbols: None,
+            dynamic_symbols: None,
+            eh_frame: None,
+            eh_frame_index: None,
+            dynamic: None,
+        };
+        let mut image = Endless { word, reads: 0 };
+        (candidates(&elf, &mut image).unwrap_err(), image.reads)
+    }
+
+    #[test]
+    fn a_search_ends_whatever_the_file_holds() {
+        const MARK: [u8; 8] = [0xf1, 0xff, 0xff, 0xff, 0, 0, 1, 8];
+        let (error, reads) = search_all(MARK, 1 << 20);
+        assert_eq!(error, Error::Unsupported("program full of what could be Go function tables"));
+        assert!(reads <= TRIES_MAX + 1, "{reads} reads");
+        let (error, reads) = search_all([0; 8], 200 << 20);
+        assert_eq!(error, Error::Unsupported("program without a Go function table in its first 256 MiB"));
+        assert_eq!(reads as u64, SEARCH_MAX / PIECE as u64);
+        assert_eq!(search_all([0; 8], 1 << 20).0, Error::Unsupported("program without a Go function table"));
     }
 }

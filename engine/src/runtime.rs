@@ -107,6 +107,12 @@ impl Runtime {
         self.code.contains(&pc.unbiased(self.bias))
     }
 
+    /// Where that code is in the live process.
+    #[must_use]
+    pub fn go_code(&self) -> Range<u64> {
+        self.code.start.biased(self.bias).0..self.code.end.biased(self.bias).0
+    }
+
     /// The bytes at the beginning of a function, and where in the file they are.
     ///
     /// # Errors

@@ -143,10 +143,9 @@ fn steps(
     visit: &mut dyn FnMut(Physical, u16),
 ) -> End {
     let link = arch == Arch::Arm64;
-    let Some((mut pc, mut sp, mut lr)) = first(start, stack, link) else { return End::More };
-    let (mut innermost, mut stopped) = (true, false);
+    let Some(mut at) = Cursor::first(start, stack, link) else { return End::More };
     loop {
-        let Some(place) = look(Addr(pc)) else { return End::Broken };
+        let Some(place) = look(Addr(at.pc)) else { return End::Broken };
         let Some(frame_bytes) = place.frame_bytes else { return End::Complete };
         if max == 0 {
             return End::TooDeep;
@@ -154,49 +153,76 @@ fn steps(
         max -= 1;
         // On amd64 the return address lies above the frame, pushed by the call; on arm64 below the arguments.
         let above = u64::from(frame_bytes) + if link { 0 } else { 8 };
-        let Some(fp) = sp.checked_add(above) else { return End::Broken };
+        let Some(fp) = at.sp.checked_add(above) else { return End::Broken };
         let arguments = Addr(if link { fp.saturating_add(8) } else { fp });
-        let frame = Physical { pc: Addr(pc), stopped, arguments, slot: place.slot };
+        let frame = Physical { pc: Addr(at.pc), stopped: at.stopped, arguments, slot: place.slot };
         visit(frame, place.argument_bytes);
-        if place.ends == Ends::Always || place.ends == Ends::UnlessSyscall && !(innermost && start.syscall) {
+        let in_syscall = at.innermost && start.syscall;
+        if place.ends == Ends::Always || place.ends == Ends::UnlessSyscall && !in_syscall {
             return End::Complete;
         }
-        if lr == 0 || (link && innermost && sp < fp) {
-            match stack.word(if link { sp } else { fp - 8 }) {
-                Some(word) => lr = word,
-                None => return End::More,
-            }
-        }
-        if lr == 0 {
-            return End::Complete;
-        }
-        if pc == lr && sp == fp {
-            return End::Broken;
-        }
-        stopped = place.traps;
-        (pc, sp, lr, innermost) = (lr, fp, 0, false);
-        if link && place.injected {
-            // The link register of what was stopped lies on the stack.
-            let Some(saved) = stack.word(sp) else { return End::More };
-            sp = sp.saturating_add(INJECTED);
-            match look(Addr(pc)) {
-                None => pc = saved,
-                Some(Place { frame_bytes: Some(0), .. }) => lr = saved,
-                Some(_) => {}
-            }
-        }
+        at = match at.caller(place, fp, stack, link, look) {
+            Ok(caller) => caller,
+            Err(end) => return end,
+        };
     }
 }
 
-/// Program counter, stack pointer and link register of the innermost frame.
-fn first(start: Start, stack: Copied<'_>, link: bool) -> Option<(u64, u64, u64)> {
-    let (pc, sp) = (start.pc.0, start.sp.0);
-    if pc != 0 {
-        return Some((pc, sp, if link { start.lr } else { 0 }));
+/// Where unwinding stands.
+struct Cursor {
+    pc: u64,
+    sp: u64,
+    /// Link register; 0 where it is not known.
+    lr: u64,
+    innermost: bool,
+    /// As [`Physical::stopped`].
+    stopped: bool,
+}
+
+impl Cursor {
+    /// The innermost frame.
+    fn first(start: Start, stack: Copied<'_>, link: bool) -> Option<Cursor> {
+        let (pc, sp) = (start.pc.0, start.sp.0);
+        let (pc, sp, lr) = match pc {
+            // A call of a nil function: its caller is what can be shown.
+            0 => (stack.word(sp)?, if link { sp } else { sp.saturating_add(8) }, 0),
+            _ => (pc, sp, if link { start.lr } else { 0 }),
+        };
+        Some(Cursor { pc, sp, lr, innermost: true, stopped: false })
     }
-    // A call of a nil function: its caller is what can be shown.
-    let caller = stack.word(sp)?;
-    Some((caller, if link { sp } else { sp.saturating_add(8) }, 0))
+
+    /// What has called the code at `place`, whose frame ends at `fp`; else how unwinding ends with it.
+    fn caller(
+        &self,
+        place: Place,
+        fp: u64,
+        stack: Copied<'_>,
+        link: bool,
+        look: &mut dyn FnMut(Addr) -> Option<Place>,
+    ) -> Result<Cursor, End> {
+        let mut pc = self.lr;
+        if pc == 0 || (link && self.innermost && self.sp < fp) {
+            pc = stack.word(if link { self.sp } else { fp - 8 }).ok_or(End::More)?;
+        }
+        if pc == 0 {
+            return Err(End::Complete);
+        }
+        if self.pc == pc && self.sp == fp {
+            return Err(End::Broken);
+        }
+        let mut caller = Cursor { pc, sp: fp, lr: 0, innermost: false, stopped: place.traps };
+        if link && place.injected {
+            // The link register of what was stopped lies on the stack.
+            let saved = stack.word(fp).ok_or(End::More)?;
+            caller.sp = fp.saturating_add(INJECTED);
+            match look(Addr(pc)) {
+                None => caller.pc = saved,
+                Some(Place { frame_bytes: Some(0), .. }) => caller.lr = saved,
+                Some(_) => {}
+            }
+        }
+        Ok(caller)
+    }
 }
 
 #[cfg(test)]

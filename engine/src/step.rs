@@ -1,15 +1,15 @@
 //! What goes into the engine and what comes out of it: closed lists, so that there is no second path.
 
-use core::fmt;
+mod words;
 
-use alloc::borrow::ToOwned;
-use alloc::format;
+use core::ops::Range;
 
-use glg_proto::locks::LockOwner;
+use glg_proto::locks::{LockKind, LockOwner};
 use glg_proto::wire::Losses;
 use heapless::String;
 
 use crate::buildinfo::GoVersion;
+use crate::contention::{Counted, Observation};
 use crate::detector::GrowthConfig;
 use crate::governor::{HitCost, Spent};
 use crate::history::HistoryConfig;
@@ -149,6 +149,20 @@ pub enum Input<'a> {
     },
     /// The probes could not be attached.
     NotAttached(TargetId),
+    /// What has been counted since the observation of locks began, and how long the longest wait in the time since
+    /// the last such input was, in nanoseconds, as far as it was a long one.
+    Observing(Counted, u64),
+    /// The observation has ended; this is what it has shown.
+    Observed {
+        /// Of which target.
+        id: TargetId,
+        /// What was measured.
+        observation: &'a mut Observation,
+        /// The target's bytes.
+        process: Process<'a>,
+    },
+    /// Locks could not be observed, or the target has ended meanwhile.
+    NotObserved(TargetId),
     /// Something was lost outside of the engine.
     Lost(Losses),
     /// The link came (`true`) or went.
@@ -186,6 +200,17 @@ pub enum Effect {
     },
     /// Take the probes off, read what they counted and report [`Input::Attributed`].
     Detach(TargetId),
+    /// Measure in the kernel how long threads wait in C, and report it as [`Input::Observing`].
+    Observe {
+        /// Of which process.
+        id: TargetId,
+        /// Where its Go code is: waits in it are the Go runtime's own.
+        go_code: Range<u64>,
+        /// Nanoseconds from which on a wait is told one by one.
+        long_ns: u64,
+    },
+    /// End that, and report [`Input::Observed`].
+    EndObservation(TargetId),
     /// Tell the operator.
     Note(Note),
 }
@@ -274,6 +299,23 @@ pub enum Event {
         /// Seconds.
         window_s: u32,
     },
+    /// Threads are met waiting for locks again and again: it is measured how long.
+    Observing,
+    /// A lock is waited for very much: the alert is in the outbox.
+    Contended {
+        /// What it is.
+        kind: LockKind,
+        /// How often it was waited for.
+        waits: u64,
+        /// How long, all waits together, in per cent of the time observed.
+        percent: u64,
+        /// The longest wait, in milliseconds.
+        longest_ms: u64,
+        /// The function of C in which somebody was met waiting; empty when unknown.
+        function: String<{ glg_proto::locks::C_FUNCTION_MAX }>,
+    },
+    /// What was measured is nothing to tell, or was told lately.
+    NotContended,
     /// Its threads cannot be looked at; said once until they can.
     ThreadsUnseen(Error),
     /// The alert could not be encoded.
@@ -314,11 +356,14 @@ impl Event {
             | Event::Deadlocked { .. }
             | Event::LockWaits { .. }
             | Event::ThreadsStuck { .. }
+            | Event::Contended { .. }
             | Event::ThreadsUnseen(_)
             | Event::AlertTooLarge
             | Event::Unnamed(_) => Severity::Warning,
             Event::Watching { .. }
             | Event::Growing { .. }
+            | Event::Observing
+            | Event::NotContended
             | Event::NotConfirmed
             | Event::NotAttachable
             | Event::Probed { .. } => Severity::Info,
@@ -335,69 +380,6 @@ pub enum Severity {
     Info,
     /// Only when looking for something.
     Detail,
-}
-
-impl fmt::Display for Note {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} ({}): ", self.name, self.id.pid)?;
-        match &self.event {
-            Event::Watching { go, goroutines } => write!(f, "watching, Go {go}, {goroutines} goroutines"),
-            Event::NotWatched(error) => write!(f, "not watched: {error}"),
-            Event::NoPlace => f.write_str("not watched: watch.max_targets are watched already"),
-            Event::CountFailed(error) => write!(f, "goroutines could not be counted: {error}"),
-            Event::CensusFailed(error) => write!(f, "census failed: {error}"),
-            Event::Growing { from, to, window_s } => {
-                write!(f, "goroutines grow, {from} to {to} in {window_s} s: observing")
-            }
-            Event::NotConfirmed => f.write_str("growth did not go on: no alert"),
-            Event::NotAttachable => {
-                f.write_str("runtime.newproc1 and goexit0 were not found: creations are not counted")
-            }
-            Event::Leaking { goroutines, function, line, oldest_s } => {
-                write!(
-                    f,
-                    "LEAK suspected: {goroutines} goroutines, most created by {function} line {line}, seen waiting \
-                     for {oldest_s} s and more"
-                )
-            }
-            Event::Deadlocked { members, inferred, age_s, function } => {
-                let how = if *inferred { " (in part concluded)" } else { "" };
-                write!(f, "DEADLOCK of {members}{how}, for {age_s} s at least")?;
-                in_c(f, function)
-            }
-            Event::LockWaits { waiters, owner, waited_s, function } => {
-                let owner = match owner {
-                    LockOwner::Unknown => "unknown who has it".to_owned(),
-                    LockOwner::Thread(tid) => format!("thread {tid} has it"),
-                    LockOwner::Exited(tid) => format!("thread {tid} has ended with it"),
-                };
-                write!(
-                    f,
-                    "LOCK WAIT: {waiters} threads wait for a lock, for {waited_s} s at least, {owner}"
-                )?;
-                in_c(f, function)
-            }
-            Event::ThreadsStuck { away, baseline, window_s } => {
-                write!(f, "THREADS STUCK: {away} in C or in system calls, {baseline} {window_s} s ago")
-            }
-            Event::ThreadsUnseen(error) => write!(f, "threads cannot be looked at: {error}"),
-            Event::AlertTooLarge => f.write_str("alert does not fit into a message: lost, and counted"),
-            Event::Probed { spent, over_budget } => {
-                let why = if *over_budget { "over budget, " } else { "" };
-                let (ms, percent) = (spent.cpu_ns / 1e6, spent.percent);
-                write!(
-                    f,
-                    "probes taken off: {why}{} hits, {ms:.1} ms of CPU, {percent:.2} % of a core",
-                    spent.hits
-                )
-            }
-            Event::Unnamed(error) => write!(f, "creation site has no name: {error}"),
-        }
-    }
-}
-
-fn in_c(f: &mut fmt::Formatter<'_>, function: &str) -> fmt::Result {
-    if function.is_empty() { Ok(()) } else { write!(f, ", in {function}") }
 }
 
 /// Effects of one step.

@@ -22,6 +22,8 @@ use kind::Kind;
 const PROBES: usize = 4;
 /// What code is called that the program's own function table does not cover.
 pub(crate) const ELSEWHERE: &str = "code in another module";
+/// What code is called whose functions alone would take more text than may be remembered.
+const TOO_LONG: &str = "code with too much text";
 
 /// How an address is meant.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -307,7 +309,11 @@ impl Symbols {
         };
         let va = pc.unbiased(self.bias);
         let Ok(code) = self.table.code(image, va) else {
-            self.describe_elsewhere(&mut known);
+            // Another module has brought it along (`runtime/symtab.go`, `moduledata.next`): a plugin. No name of
+            // this module's is the right one.
+            if self.is_elsewhere(pc) {
+                describe_as(&mut known, ELSEWHERE);
+            }
             return known;
         };
         let at = if meaning == Meaning::Instruction || va == code.entry { va } else { Va(va.0 - 1) };
@@ -333,19 +339,11 @@ impl Symbols {
             slot: 0,
         });
         known.owner = outer.owner;
-        known
-    }
-
-    /// Code that another module has brought along (`runtime/symtab.go`, `moduledata.next`): a plugin. Its address
-    /// is all that is known, and that no name of this module's is the right one.
-    fn describe_elsewhere(&self, known: &mut Known) {
-        if !self.is_elsewhere(known.pc) {
-            return;
+        if known.bytes() > self.text_max {
+            known.arguments = Default::default();
+            describe_as(&mut known, TOO_LONG);
         }
-        let text = format!("{ELSEWHERE}\n\tpc={}\n", known.pc);
-        let end = if known.meaning == Meaning::Creation { ELSEWHERE.len() } else { text.len() };
-        known.frames = Box::new([Kind { public: true, ..Kind::default() }.shown(end, known.pc, false)]);
-        known.text = text.into_boxed_str();
+        known
     }
 
     /// The functions at work at `at`, and the arguments of the outermost.
@@ -359,6 +357,9 @@ impl Symbols {
         let arguments = self.table.arguments(image, self.trees, stands_at);
         let _ = self.table.frames(image, self.trees, at, |frame| {
             outer = Kind::of(&frame.function, self.minor);
+            if text.len() > self.text_max {
+                return; // all of it is given up
+            }
             text += &printed_name(&frame.function, self.minor).concat();
             text.push('(');
             match &arguments {
@@ -392,6 +393,14 @@ impl Symbols {
         known.text = text.into_boxed_str();
         outer
     }
+}
+
+/// Code of which the address is all that is shown.
+fn describe_as(known: &mut Known, what: &str) {
+    let text = format!("{what}\n\tpc={}\n", known.pc);
+    let end = if known.meaning == Meaning::Creation { what.len() } else { text.len() };
+    known.frames = Box::new([Kind { public: true, ..Kind::default() }.shown(end, known.pc, false)]);
+    known.text = text.into_boxed_str();
 }
 
 fn slots_for(places: usize) -> usize {

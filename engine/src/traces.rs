@@ -3,6 +3,10 @@
 //! Each is read as it stands: its `g`, then the piece of its stack that matters, then its `g` again. Only when
 //! it has not run in between are they believed. This is done for a batch at a time; what ran, and what has
 //! a deep stack, is read once more on its own.
+//!
+//! A goroutine that came back from one system call and went into another may leave no trace in its `g`: since Go
+//! 1.26 `trackingSeq` is not bumped there (`reentersyscall` of runtime/proc.go changes the status by itself). So
+//! stacks of goroutines in system calls are read twice and have to be the same.
 
 use alloc::vec::Vec;
 
@@ -27,6 +31,8 @@ const HEAD: usize = 8 << 10;
 const HEADS: usize = 320 << 10;
 /// By how much more is fetched each time that this was not enough.
 const GROW: usize = 8;
+/// Bytes compared in one go.
+const COMPARED: usize = 4 << 10;
 /// Bytes of a `g` at most.
 const G_MAX: usize = 512;
 /// Times that a goroutine is looked at anew because it ran meanwhile.
@@ -241,7 +247,7 @@ impl Tracer {
         }
         let head = |gather| head_of(gather, &now, nth);
         let mut answer = Answer::Again;
-        if self.batch.get(nth) == Some(&Some(now)) {
+        if self.batch.get(nth) == Some(&Some(now)) && !now.in_syscall() {
             answer = follow(target, &now, head(&self.heads), self.limits.frames, &mut self.frames);
         }
         let (traced, end, memory) = match answer {
@@ -279,9 +285,10 @@ impl Tracer {
             };
             self.deep.resize(run.len, 0);
             each_alone(target.memory, &[run], &mut self.deep)?;
+            let same = !now.in_syscall() || is_still(target.memory, run.at, &self.deep)?;
             match read_one(target.memory, layout, g)? {
                 None => return Ok(None),
-                Some(after) if after == now => {}
+                Some(after) if after == now && same => {}
                 Some(after) if tries >= TRIES => return Ok(Some((after, None, g))),
                 Some(_) => {
                     tries += 1;
@@ -352,6 +359,21 @@ pub(crate) fn read_one(memory: &mut dyn Memory, layout: &Layout, g: Addr) -> Res
     Ok(decode(layout, record))
 }
 
+/// Whether these bytes stand there again.
+fn is_still(memory: &mut dyn Memory, at: Addr, bytes: &[u8]) -> Result<bool, Error> {
+    let mut again = [0u8; COMPARED];
+    let mut at = at;
+    for piece in bytes.chunks(COMPARED) {
+        let again = again.get_mut(..piece.len()).unwrap_or_default();
+        each_alone(memory, &[Run { at, len: piece.len() }], again)?;
+        if again != piece {
+            return Ok(false);
+        }
+        at = Addr(at.0.saturating_add(piece.len() as u64));
+    }
+    Ok(true)
+}
+
 /// Bytes of a `g` up to the last member that is looked at.
 fn record_bytes(layout: &Layout) -> usize {
     let g = &layout.g;
@@ -375,10 +397,11 @@ fn decode(layout: &Layout, record: &[u8]) -> Option<Traced> {
     }
     let stack = [word(l.stack_lo)?, word(l.stack_hi)?];
     let (pc, sp) = (word(l.syscallpc)?, word(l.syscallsp)?);
-    // `unwinder.initAt`, `tracebackothers`.
+    // `unwinder.initAt`, `tracebackothers`. One on its way into a system call or out of it still runs.
     let start = match status {
+        Status::Running | Status::CopyStack => None,
         _ if sp != 0 => Some(Start { pc: Addr(pc), sp: Addr(sp), lr: 0, syscall: true }),
-        Status::Running | Status::CopyStack | Status::Syscall => None,
+        Status::Syscall => None,
         _ => {
             let (pc, sp) = (Addr(word(l.sched_pc)?), Addr(word(l.sched_sp)?));
             // gobuf.lr stands before gobuf.bp; amd64 has none.
@@ -405,6 +428,10 @@ fn decode(layout: &Layout, record: &[u8]) -> Option<Traced> {
 }
 
 impl Traced {
+    fn in_syscall(&self) -> bool {
+        self.start.is_some_and(|start| start.syscall)
+    }
+
     /// The lowest `bytes` of its stack that are in use.
     pub(crate) fn head(&self, bytes: usize) -> Option<Run> {
         let at = self.start?.sp;

@@ -37,6 +37,8 @@ pub(crate) struct Watch {
     pub(crate) phase: Phase,
     pub(crate) failures: u32,
     pub(crate) locks: LockWatch,
+    /// Before this its locks are not observed again.
+    pub(crate) observe_after_ms: u64,
     /// Whether the log has said that its threads cannot be looked at.
     pub(crate) threads_unseen: bool,
 }

@@ -62,6 +62,27 @@ pub struct StuckThreads {
     pub foreign: u32,
 }
 
+/// A lock that many wait for again and again: how often and how long within some time of observation.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Contention {
+    /// The program.
+    pub target: Target,
+    /// For how long it was observed, in milliseconds.
+    pub observed_ms: u32,
+    /// Waits for the lock.
+    pub waits: u32,
+    /// How long they lasted all together, in milliseconds: with several threads at once more than was observed.
+    pub total_ms: u32,
+    /// How long the longest lasted, in microseconds.
+    pub longest_us: u32,
+    /// Within how many microseconds half of them ended, to the next power of two.
+    pub median_us: u32,
+    /// The same of 99 in a hundred.
+    pub p99_us: u32,
+    /// What was waited for, and one who was seen waiting; without a thread, a goroutine and names when nobody was.
+    pub waiter: Stuck,
+}
+
 /// Someone who waits.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Stuck {
@@ -98,6 +119,8 @@ pub enum LockKind {
     Futex,
     /// A channel or a lock of Go.
     Go,
+    /// A condition, or what is waited for in the same way: a semaphore.
+    Condition,
 }
 
 impl LockKind {
@@ -112,6 +135,7 @@ impl LockKind {
             LockKind::Join => "join",
             LockKind::Futex => "futex",
             LockKind::Go => "Go",
+            LockKind::Condition => "condition",
         }
     }
 }

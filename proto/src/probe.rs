@@ -3,6 +3,10 @@
 //! Both sides run on one machine and are built together, so these are `repr(C)` structs in native byte
 //! order with explicit padding; no field is ever uninitialised.
 
+mod waits;
+
+pub use waits::{BlockedThread, LockKey, LockWaits, LongWait, Observed};
+
 /// Ring buffer of [`ProcessEvent`].
 pub const MAP_PROCESS_EVENTS: &str = "PROCESS_EVENTS";
 /// Per-CPU array of [`Counter`] values, indexed by [`Counter`] as `u32`.
@@ -11,6 +15,21 @@ pub const MAP_COUNTERS: &str = "COUNTERS";
 pub const MAP_ATTRIBUTE_TARGETS: &str = "ATTRIBUTE_TARGETS";
 /// Hash map from [`SiteKey`] to [`SiteCount`].
 pub const MAP_SITES: &str = "SITES";
+/// Array of one [`Observed`]: whose waits are measured, and how this kernel's structures are laid out.
+pub const MAP_OBSERVED: &str = "OBSERVED";
+/// Hash map from thread id (`u32`) to [`BlockedThread`].
+pub const MAP_BLOCKED: &str = "BLOCKED";
+/// Hash map from [`LockKey`] to [`LockWaits`]; evicts what was not waited for the longest.
+pub const MAP_LOCKS: &str = "LOCKS";
+/// Ring buffer of [`LongWait`].
+pub const MAP_LONG_WAITS: &str = "LONG_WAITS";
+
+/// A futex so close above the stack pointer, in bytes, is a variable of the waiting functions: musl's conditions are.
+pub const STACK_NEAR: u64 = 1024;
+
+/// Of so many switches one times itself. A prime, so that no rhythm of switches hides some of them: every
+/// sixteenth of a ping-pong would always be the same player's.
+pub const SWITCHES_PER_TIMED: u64 = 17;
 
 /// A process began to run a new program, or ended.
 #[repr(C)]
@@ -52,11 +71,27 @@ pub enum Counter {
     Unreadable = 4,
     /// Process events that found the ring buffer full.
     EventsLost = 5,
+    /// Switches between threads seen while one was observed: of the whole machine.
+    Switches = 6,
+    /// Nanoseconds that one in [`SWITCHES_PER_TIMED`] of them took.
+    SwitchTimedNs = 7,
+    /// Waits that have ended.
+    Waits = 8,
+    /// Locks that were new to [`MAP_LOCKS`]: less those that it holds they are those that it has evicted.
+    LocksSeen = 9,
+    /// Waits that found no room in [`MAP_BLOCKED`] when they began.
+    BlockedFull = 10,
+    /// Waits whose lock found no room in [`MAP_LOCKS`], though another should have given way.
+    LocksFull = 11,
+    /// Long waits that found the ring buffer full.
+    LongWaitsLost = 12,
+    /// Threads that have blocked, of which it could not be read in which call.
+    CallsUnreadable = 13,
 }
 
 impl Counter {
     /// Number of counters.
-    pub const COUNT: u32 = 6;
+    pub const COUNT: u32 = 14;
 }
 
 /// What the exit probe needs to know of a target's runtime.

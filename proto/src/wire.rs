@@ -8,7 +8,7 @@ use core::fmt;
 use heapless::{String, Vec};
 use serde::{Deserialize, Serialize};
 
-use crate::locks::{Deadlock, LockWait, StuckThreads};
+use crate::locks::{Contention, Deadlock, LockWait, StuckThreads};
 
 /// First byte of every message.
 pub const VERSION: u8 = 1;
@@ -109,6 +109,8 @@ pub enum Body {
     LockWait(LockWait),
     /// More and more threads of a target do not come back from C.
     StuckThreads(StuckThreads),
+    /// A lock of a target is waited for again and again.
+    Contention(Contention),
 }
 
 /// Birth message.

@@ -3,7 +3,7 @@
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking")]
 #![allow(clippy::cast_possible_truncation, reason = "random numbers are cut to size")]
 
-use glg_proto::locks::{Deadlock, LockKind, LockOwner, LockWait, Stuck, StuckThreads};
+use glg_proto::locks::{Contention, Deadlock, LockKind, LockOwner, LockWait, Stuck, StuckThreads};
 use glg_proto::topics::Topic;
 use glg_proto::wire::{
     ALERT_MAX, Attributed, Body, ClockQuality, DecodeError, Envelope, Grade, Leak, Losses, MESSAGE_MAX,
@@ -116,12 +116,26 @@ impl Random {
         }
     }
 
+    fn contention(&mut self) -> Contention {
+        Contention {
+            target: self.target(),
+            observed_ms: self.u32(),
+            waits: self.u32(),
+            total_ms: self.u32(),
+            longest_us: self.u32(),
+            median_us: self.u32(),
+            p99_us: self.u32(),
+            waiter: self.stuck(),
+        }
+    }
+
     /// The body of an alert.
     fn alert(&mut self) -> Body {
-        match self.below(4) {
+        match self.below(5) {
             0 => Body::Deadlock(self.deadlock()),
             1 => Body::LockWait(self.lock_wait()),
             2 => Body::StuckThreads(self.stuck_threads()),
+            3 => Body::Contention(self.contention()),
             _ => Body::Leak(self.leak()),
         }
     }
@@ -304,6 +318,21 @@ fn bytes_of_every_body_are_pinned() {
         hex(&bytes(&envelope(Body::LockWait(wait)))),
         format!("{front}05{target}ac0207028b0b{member}")
     );
+    let contention = Contention {
+        target: of.clone(),
+        observed_ms: 10_000,
+        waits: 1234,
+        total_ms: 8100,
+        longest_us: 52_000,
+        median_us: 512,
+        p99_us: 4096,
+        waiter: deadlock().members[0].clone(),
+    };
+    let times = "904e".to_owned() + "d209" + "a43f" + "a09603" + "8004" + "8020";
+    assert_eq!(
+        hex(&bytes(&envelope(Body::Contention(contention)))),
+        format!("{front}07{target}{times}{member}")
+    );
     let threads = StuckThreads {
         target: of,
         threads: 300,
@@ -359,6 +388,7 @@ fn bytes_of_small_enums_are_pinned() {
         (LockKind::Join, "join"),
         (LockKind::Futex, "futex"),
         (LockKind::Go, "Go"),
+        (LockKind::Condition, "condition"),
     ];
     for (number, (kind, word)) in kinds.iter().enumerate() {
         assert_eq!(postcard::to_slice(kind, &mut [0; 2]).unwrap(), [u8::try_from(number).unwrap()]);
@@ -429,10 +459,30 @@ fn an_alert_about_locks_with_one_member_always_fits() {
     println!("largest deadlock alert with one member: {used} B of {ALERT_MAX} B");
     assert_eq!(alert, deadlock(1));
     let owner = LockOwner::Exited(u32::MAX);
-    let wait = LockWait { target, waited_s: u32::MAX, waiters: u16::MAX, owner, waiter: worst_stuck() };
+    let wait = LockWait {
+        target: target.clone(),
+        waited_s: u32::MAX,
+        waiters: u16::MAX,
+        owner,
+        waiter: worst_stuck(),
+    };
     let used =
         encode_alert(&mut Envelope { body: Body::LockWait(wait), ..worst(1) }, &mut buffer).unwrap().len();
     println!("largest lock wait: {used} B of {ALERT_MAX} B");
+    let most = u32::MAX;
+    let contention = Contention {
+        target,
+        observed_ms: most,
+        waits: most,
+        total_ms: most,
+        longest_us: most,
+        median_us: most,
+        p99_us: most,
+        waiter: worst_stuck(),
+    };
+    let mut alert = Envelope { body: Body::Contention(contention), ..worst(1) };
+    let used = encode_alert(&mut alert, &mut buffer).unwrap().len();
+    println!("largest contention: {used} B of {ALERT_MAX} B");
     let mut typical = envelope(Body::Deadlock(self::deadlock()));
     let used = encode_alert(&mut typical, &mut buffer).unwrap().len();
     println!("typical deadlock of two: {used} B");

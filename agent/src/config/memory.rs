@@ -8,16 +8,17 @@ use glg_engine::engine::Engine;
 use glg_engine::goroutines::Walker;
 use glg_engine::locks::scan::Scan;
 use glg_engine::outbox::Outbox;
-use glg_proto::probe::{SiteCount, SiteKey};
+use glg_proto::probe::{BlockedThread, LockKey, LockWaits, SiteCount, SiteKey};
 use glg_proto::wire::MESSAGE_MAX;
 
 use super::Config;
+use crate::probes::{LOCKS_MAX, LONG_WAITS_BYTES};
 use crate::remote::Remote;
-use crate::service::EVENT_BYTES;
+use crate::service::{BYSTANDERS_BYTES, EVENT_BYTES};
 use crate::state::State;
 
-/// The longest path of an executable that is remembered with its open process.
-const PATH_BYTES: usize = 256;
+/// The longest name of an executable, which is remembered with its open process: `NAME_MAX` of the kernel.
+const NAME_BYTES: usize = 255;
 /// A slot of a preallocated BPF hash map beside its key and value: `struct htab_elem` and the bucket
 /// (Linux 6.1, kernel/bpf/hashtab.c).
 const KERNEL_MAP_SLOT_BYTES: usize = 48 + 16;
@@ -53,15 +54,29 @@ impl fmt::Display for MemorySum {
     /// A table, one line per part, without a newline at its end.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         for (name, bytes) in &self.rows {
-            writeln!(f, "{name:<28}{bytes:>10} B")?;
+            writeln!(f, "{name:<32}{bytes:>10} B")?;
         }
-        writeln!(f, "{:<28}{:>10} B", "total", self.total())?;
-        writeln!(f, "{:<28}{:>10} B", "budget", self.budget)?;
-        write!(f, "{:<28}{:>10} B, while one is taken by hand", "a dump, besides", self.dump)
+        writeln!(f, "{:<32}{:>10} B", "total", self.total())?;
+        writeln!(f, "{:<32}{:>10} B", "budget", self.budget)?;
+        write!(f, "{:<32}{:>10} B, while one is taken by hand", "a dump, besides", self.dump)
     }
 }
 
 impl Config {
+    /// Bytes of the kernel's maps for the waits of a target.
+    fn contention_bytes(&self) -> usize {
+        let size = |number: u32| usize::try_from(number).unwrap_or(usize::MAX);
+        let lock = size_of::<LockKey>() + size_of::<LockWaits>() + KERNEL_MAP_SLOT_BYTES;
+        let thread = size_of::<u64>() + size_of::<BlockedThread>() + KERNEL_MAP_SLOT_BYTES;
+        match self.observes() {
+            true => {
+                let threads = size(self.locks.max_threads).saturating_mul(thread);
+                threads.saturating_add(size(LOCKS_MAX) * lock + size(LONG_WAITS_BYTES))
+            }
+            false => 0,
+        }
+    }
+
     /// Bytes of everything whose size this config decides.
     #[must_use]
     pub fn memory_sum(&self) -> MemorySum {
@@ -70,7 +85,7 @@ impl Config {
         let history = self.history.to_engine();
         let target = Engine::target_bytes(&history) - history.bytes()
             + size_of::<Remote>()
-            + PATH_BYTES
+            + NAME_BYTES
             + State::TARGET_BYTES;
         let rules = self.watch.rules.iter().map(|rule| {
             let text = |pattern: &Option<String>| pattern.as_ref().map_or(0, String::len);
@@ -81,6 +96,7 @@ impl Config {
         let rows = vec![
             ("targets", targets.saturating_mul(target)),
             ("watch rules", rules.sum()),
+            ("processes that are not watched", BYSTANDERS_BYTES),
             ("history", targets.saturating_mul(history.bytes())),
             ("census sites", Census::bytes(size(self.census.max_sites))),
             ("ages of waits", Ages::bytes(size(self.census.max_ages))),
@@ -91,6 +107,7 @@ impl Config {
                 attribute_sites.saturating_mul(size_of::<SiteKey>() + size_of::<SiteCount>()),
             ),
             ("process events (kernel)", size(EVENT_BYTES)),
+            ("waits for locks (kernel)", self.contention_bytes()),
             ("threads", if self.locks.enabled { Scan::bytes(size(self.locks.max_threads)) } else { 0 }),
             ("outbox", size(self.outbox.alerts).saturating_mul(Outbox::ENTRY_BYTES)),
             ("MQTT client", MQTT_CLIENT_BYTES + 2 * MESSAGE_MAX),

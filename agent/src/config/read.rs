@@ -33,7 +33,7 @@ pub(super) fn config(tree: &Tree) -> Result<Config, ConfigError> {
         history,
         census: read_census(&mut r, &mut root),
         attribute: read_attribute(&mut r, &mut root),
-        locks: read_locks(&mut r, &mut root),
+        locks: read_locks(&mut r, &mut root, interval_s),
         outbox: read_outbox(&mut r, &mut root),
         dump: read_dump(&mut r, &mut root),
         service: read_service(&mut r, &mut root),
@@ -228,7 +228,7 @@ fn read_rule<'t>(r: &mut Reader<'t>, s: &mut Section<'t>, of: &str) -> Trend {
     }
 }
 
-fn read_locks<'t>(r: &mut Reader<'t>, root: &mut Section<'t>) -> Locks {
+fn read_locks<'t>(r: &mut Reader<'t>, root: &mut Section<'t>, interval_s: u32) -> Locks {
     let mut s = r.section(root, "locks");
     let locks = Locks {
         enabled: r.boolean(&mut s, "enabled"),
@@ -236,9 +236,16 @@ fn read_locks<'t>(r: &mut Reader<'t>, root: &mut Section<'t>) -> Locks {
         deadlock_s: r.integer(&mut s, "deadlock_s", 2..=600, "seconds"),
         wait_s: r.integer(&mut s, "wait_s", 10..=86_400, "seconds"),
         max_goroutines: r.integer(&mut s, "max_goroutines", 100..=1_000_000, "goroutines"),
+        contention_s: r.integer(&mut s, "contention_s", 0..=600, "seconds"),
+        contended_percent: r.integer(&mut s, "contended_percent", 1..=10_000, "per cent"),
         threads: {
             let mut threads = r.section(&mut s, "threads");
             let rule = read_rule(r, &mut threads, "threads");
+            let least = 8 * interval_s;
+            if rule.window_s < least {
+                let allowed = format!("at least {least} (seconds; 8 x watch.interval_ms)");
+                r.refuse_beside(&threads, "window_s", &allowed);
+            }
             r.close(&threads);
             rule
         },

@@ -145,6 +145,10 @@ fn mistakes_are_told_in_full() {
             "x.toml:2: growth.fast.window_s: found 301, allowed at most 300 (seconds; step_s x keep of history.fine)",
         ),
         (
+            "[locks.threads]\nwindow_s = 7",
+            "x.toml:2: locks.threads.window_s: found 7, allowed at least 8 (seconds; 8 x watch.interval_ms)",
+        ),
+        (
             "[growth.fast]\nwindow_s = 7",
             "x.toml:2: growth.fast.window_s: found 7, allowed at least 8 (seconds; 8 x the longer of history.fine.step_s and watch.interval_ms)",
         ),
@@ -187,7 +191,9 @@ fn all_mistakes_of_one_file_are_told_at_once() {
 fn over_budget_shows_what_takes_how_much() {
     let found = errors("[memory]\nbudget_kib = 64\n");
     assert!(found.starts_with("x.toml: memory.budget_kib: found 64, but this config takes "), "{found}");
-    for row in ["history", "census buffers", "outbox", "total", "budget                           65536 B"] {
+    for row in
+        ["history", "census buffers", "outbox", "total", "budget                               65536 B"]
+    {
         assert!(found.contains(row), "{row} in {found}");
     }
 }

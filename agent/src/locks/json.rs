@@ -6,7 +6,7 @@ use glg_engine::locks::graph::{Cycle, Node};
 use glg_engine::locks::in_go::GoFrame;
 use glg_engine::locks::mutex::Owner;
 
-use super::{Report, Wait, text, tids};
+use super::{Report, Wait, contention, text, tids};
 use crate::json::{array, object as fields, string};
 use crate::native::Frame;
 
@@ -23,6 +23,8 @@ pub(super) fn object(report: &Report) -> String {
         ("cycles", array(report.deadlocks.iter().map(cycle))),
         ("restless", report.restless.to_string()),
         ("cut", report.cut.to_string()),
+        ("ended", report.ended.to_string()),
+        ("contention", or_null(report.observed.as_ref().map(contention::object))),
     ]);
     object + "\n"
 }
@@ -67,6 +69,6 @@ fn cycle(cycle: &Cycle) -> String {
     fields(&[("inferred", cycle.inferred.to_string()), ("nodes", array(cycle.nodes.iter().map(node)))])
 }
 
-fn or_null(number: Option<impl Display>) -> String {
+pub(super) fn or_null(number: Option<impl Display>) -> String {
     number.map_or("null".to_owned(), |number| number.to_string())
 }

@@ -5,11 +5,18 @@ use std::fmt::Write as _;
 use glg_engine::locks::graph::{Cycle, Node};
 use glg_engine::locks::mutex::{Kind, Owner};
 
-use super::{Report, Wait};
+use super::{Report, Wait, contention};
 use crate::native::{Frame, How};
 
 pub(super) fn text(report: &Report) -> String {
     let mut text = String::new();
+    if let Some(observed) = &report.observed {
+        contention::write(&mut text, observed);
+    }
+    if report.ended {
+        let _ = writeln!(text, "process {}, Go {}, has ended", report.pid, report.go);
+        return text;
+    }
     let waiting = report.waits.len();
     let Report { pid, go, threads, .. } = report;
     let _ = writeln!(text, "process {pid}, Go {go}: {threads} threads, {waiting} wait in C");

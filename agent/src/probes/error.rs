@@ -58,6 +58,8 @@ pub enum ProbeError {
         /// What the kernel said.
         cause: io::Error,
     },
+    /// Waits for locks cannot be observed here.
+    NotObservable(&'static str),
     /// Calibration: the probe was passed, but not counted every time.
     NotCounted {
         /// Times passed.
@@ -118,6 +120,12 @@ impl fmt::Display for ProbeError {
                 "no probe on process {pid} at byte {offset:#x} of its file ({cause}): its file may be on a file \
                  system without page cache; it is watched without attribution"
             ),
+            Self::NotObservable(why) => {
+                write!(
+                    f,
+                    "waits for locks cannot be observed ({why}): who waits at a moment is seen all the same"
+                )
+            }
             Self::NotCounted { passed, counted } => write!(
                 f,
                 "{passed} passes of the calibration probe gave {counted} counts: the kernel drops uprobes; do not \

@@ -1,9 +1,10 @@
-//! The kernel's side, seen from the agent: process events always, goroutine counts on suspicion.
+//! The kernel's side, seen from the agent: process events always, goroutine counts and waits on suspicion.
 //!
 //! Everything here ends with the agent: programs, maps and probes hang on its file descriptors, so a killed
 //! agent leaves no probe behind.
 
 mod calibrate;
+mod contention;
 mod error;
 
 use std::{
@@ -20,9 +21,10 @@ use aya::{
         uprobe::{UProbeAttachLocation, UProbeLinkId, UProbeScope},
     },
 };
+use contention::Contention;
 use glg_proto::probe::{
-    AttributeTarget, Counter, MAP_ATTRIBUTE_TARGETS, MAP_COUNTERS, MAP_PROCESS_EVENTS, MAP_SITES,
-    ProcessEvent, SiteCount, SiteKey,
+    AttributeTarget, Counter, MAP_ATTRIBUTE_TARGETS, MAP_BLOCKED, MAP_COUNTERS, MAP_LOCKS, MAP_LONG_WAITS,
+    MAP_PROCESS_EVENTS, MAP_SITES, ProcessEvent, SiteCount, SiteKey,
 };
 
 use nix::{
@@ -31,6 +33,7 @@ use nix::{
 };
 
 pub use calibrate::Calibration;
+pub use contention::{LOCKS_MAX, LONG_WAITS_BYTES, monotonic_ns};
 pub use error::ProbeError;
 pub use glg_engine::step::FilePoint;
 
@@ -110,6 +113,8 @@ pub struct Probes {
     limits: ProbeLimits,
     attached: Vec<Attachment>,
     attachments_made: u64,
+    /// Only where it was asked for.
+    contention: Option<Contention>,
 }
 
 impl Probes {
@@ -118,15 +123,32 @@ impl Probes {
     /// # Errors
     /// When the kernel does not offer or not permit it; see [`ProbeError`].
     pub fn load(limits: &ProbeLimits) -> Result<Self, ProbeError> {
+        Self::load_with(limits, None)
+    }
+
+    /// The same, and waits for locks can be observed then, of so many threads at a time; at least 1.
+    ///
+    /// # Errors
+    /// As [`Probes::load`].
+    pub fn load_observing(limits: &ProbeLimits, threads: u32) -> Result<Self, ProbeError> {
+        Self::load_with(limits, Some(threads.max(1)))
+    }
+
+    fn load_with(limits: &ProbeLimits, threads: Option<u32>) -> Result<Self, ProbeError> {
         if !limits.event_bytes.is_power_of_two() || limits.event_bytes < 4096 {
             return Err(ProbeError::EventBytes(limits.event_bytes));
         }
         allow_locked_memory();
+        // What is not asked for takes no memory of the kernel's.
+        let (locks, blocked) = threads.map_or((1, 1), |threads| (LOCKS_MAX, threads));
         let mut programs = loader()
             .btf(None)
             .map_max_entries(MAP_PROCESS_EVENTS, limits.event_bytes)
             .map_max_entries(MAP_ATTRIBUTE_TARGETS, limits.targets.max(1))
             .map_max_entries(MAP_SITES, limits.sites.max(1))
+            .map_max_entries(MAP_LOCKS, locks)
+            .map_max_entries(MAP_BLOCKED, blocked)
+            .map_max_entries(MAP_LONG_WAITS, LONG_WAITS_BYTES)
             .load(OBJECT)
             .map_err(ProbeError::of_object)?;
         for (name, tracepoint) in TRACEPOINTS {
@@ -140,7 +162,9 @@ impl Probes {
             let program: &mut UProbe = program(&mut programs, name)?;
             program.load().map_err(|error| ProbeError::of_verifier(name, error))?;
         }
+        let contention = threads.map(|threads| Contention::load(&mut programs, threads)).transpose()?;
         Ok(Self {
+            contention,
             events: map(&mut programs, MAP_PROCESS_EVENTS)?,
             counters: map(&mut programs, MAP_COUNTERS)?,
             targets: map(&mut programs, MAP_ATTRIBUTE_TARGETS)?,

@@ -10,7 +10,7 @@ use glg_proto::wire::head;
 use log::{Level, error, info, log, trace};
 use tokio::time::Instant;
 
-use super::Service;
+use super::{NEWBORN_MAX, Service};
 use crate::clock;
 use crate::remote::{self, Remote};
 
@@ -42,7 +42,7 @@ impl Service {
             }
         }
         // A fork bomb must not become ours; the next scan finds who is left.
-        newborn.truncate(1024);
+        newborn.truncate(NEWBORN_MAX);
         more
     }
 
@@ -94,6 +94,7 @@ impl Service {
         let mut effects = Effects::new();
         let input = Input::Found { id, name, entry, process: remote.process() };
         self.engine.step(clock::now(), input, &mut effects);
+        remote.keep_name();
         // First its place, so that the effects (it may be unwanted) find it.
         self.remotes.push(remote);
         self.carry_out(effects);

@@ -32,7 +32,7 @@ impl Figures {
         let losses = engine.outbox.total_losses;
         info!(
             "figures: {} targets, {} counts ({} failed), {} censuses, {} alerts, {} waiting; cpu {percent:.3} %, \
-             rss {} KiB ({} KiB anonymous); probes {} hits, {:.1} ms; lost: {} alerts, {} samples, {} records",
+             rss {} KiB ({} KiB anonymous); probes {} hits, {:.1} ms; lost: {} alerts, {} samples, {} records, {} ages",
             f.targets,
             f.counts,
             f.counts_failed,
@@ -46,6 +46,7 @@ impl Figures {
             losses.alerts,
             losses.samples,
             losses.records,
+            f.ages_unknown,
         );
         (self.said, self.cpu_ms) = (Instant::now(), cpu_ms);
     }

@@ -1,8 +1,10 @@
 //! The probes as the loop uses them: one target at a time, with what was lost since the last look.
 
+use std::ops::Range;
 use std::os::fd::{AsFd, OwnedFd};
 use std::time::Instant;
 
+use glg_engine::contention::{Counted, Observation};
 use glg_engine::governor::HitCost;
 use glg_engine::investigation::CreationCount;
 use glg_engine::memory::Addr;
@@ -13,7 +15,7 @@ use log::{info, warn};
 
 use super::EVENT_BYTES;
 use crate::config::Config;
-use crate::probes::{AttachId, AttachPoints, Counters, ProbeLimits, Probes};
+use crate::probes::{AttachId, AttachPoints, Counters, ProbeError, ProbeLimits, Probes, monotonic_ns};
 use crate::remote::Remote;
 
 /// The loaded probes.
@@ -24,19 +26,29 @@ pub(super) struct Probing {
     /// Whether the log has said that the counters cannot be read.
     said_unreadable: bool,
     sites: Vec<crate::probes::Site>,
+    observed: Option<Observed>,
+}
+
+/// A target whose waits are measured.
+struct Observed {
+    id: TargetId,
+    begun: Instant,
+    before: Counted,
+    observation: Observation,
 }
 
 impl Probing {
     /// Loads them; without, the agent still counts, and finds new processes by scanning.
     pub(super) fn start(config: &Config) -> Option<Probing> {
         let limits = ProbeLimits { sites: config.attribute.max_sites, targets: 1, event_bytes: EVENT_BYTES };
-        match Probes::load(&limits) {
+        match load(&limits, config.observes().then_some(config.locks.max_threads)) {
             Ok(probes) => Some(Probing {
                 probes,
                 attached: None,
                 seen: Counters::default(),
                 said_unreadable: false,
                 sites: Vec::new(),
+                observed: None,
             }),
             Err(error) => {
                 let every = config.watch.rescan_s;
@@ -118,6 +130,59 @@ impl Probing {
         (millis, counts.collect())
     }
 
+    /// Whether waits for locks can be measured.
+    pub(super) fn can_observe(&self) -> bool {
+        self.probes.can_observe()
+    }
+
+    /// Begins to measure how long the threads of a target wait; `false` when that does not work.
+    pub(super) fn observe(&mut self, id: TargetId, go_code: Range<u64>, long_ns: u64) -> bool {
+        // Counted from then on: before, the agent may have rehearsed on itself.
+        let observed = self.probes.observe(id.pid, go_code, long_ns).and_then(|()| self.probes.counted());
+        match observed {
+            Ok(before) => {
+                let (begun, observation) = (Instant::now(), Observation::default());
+                self.observed = Some(Observed { id, begun, before, observation });
+                true
+            }
+            Err(error) => {
+                self.probes.stop_observing();
+                warn!("process {} is not observed: {error}", id.pid);
+                false
+            }
+        }
+    }
+
+    /// What has been counted since that began, and the longest of the long waits since the last call, in nanoseconds.
+    pub(super) fn observing(&mut self) -> Option<(Counted, u64)> {
+        let Probing { probes, observed, .. } = self;
+        let observed = observed.as_mut()?;
+        let mut longest_ns = 0;
+        probes.drain_long_waits(|wait| {
+            longest_ns = wait.waited_ns.max(longest_ns);
+            observed.observation.long_wait(wait);
+        });
+        // A kernel that does not give the counters is taken for one that counts nothing: its time ends all the same.
+        let counted = probes.counted().map(|now| now.since(observed.before)).unwrap_or_default();
+        Some((counted, longest_ns))
+    }
+
+    /// Ends it and says what it has shown.
+    pub(super) fn end_observation(&mut self, id: TargetId) -> Option<Observation> {
+        self.observed.as_ref().filter(|observed| observed.id == id)?;
+        self.probes.stop_observing();
+        let (counted, _) = self.observing()?;
+        let Observed { begun, mut observation, .. } = self.observed.take()?;
+        let (now_ns, time) = (monotonic_ns(), begun.elapsed());
+        let read = self
+            .probes
+            .locks_waited_for(|key, waits| observation.add(key, &waits))
+            .and_then(|()| self.probes.still_blocked(|_, wait| observation.add_ongoing(&wait, now_ns)));
+        observation.close(u64::try_from(time.as_nanos()).unwrap_or(u64::MAX), counted);
+        read.map_err(|error| warn!("process {}: {error}", id.pid)).ok()?;
+        Some(observation)
+    }
+
     /// Hits of both probes while they are attached, and records lost since the last call. A kernel that does
     /// not give the counters is taken for one that counts nothing, so that the probes' time still ends.
     pub(super) fn read_counters(&mut self) -> (Option<[u64; 2]>, Losses) {
@@ -135,4 +200,15 @@ impl Probing {
         let hits = self.attached.is_some().then_some([self.seen.create_hits, self.seen.exit_hits]);
         (hits, Losses { records, ..Losses::default() })
     }
+}
+
+/// Loads the programs; where only the one is refused that measures waits, all others.
+fn load(limits: &ProbeLimits, observing: Option<u32>) -> Result<Probes, ProbeError> {
+    if let Some(threads) = observing {
+        match Probes::load_observing(limits, threads) {
+            Ok(probes) => return Ok(probes),
+            Err(error) => info!("waits for locks cannot be measured: {error}"),
+        }
+    }
+    Probes::load(limits)
 }

@@ -11,6 +11,9 @@ const REMEMBERED: usize = 512;
 pub(super) struct Refused(VecDeque<Identity>);
 
 impl Refused {
+    /// Bytes that it takes.
+    pub(super) const BYTES: usize = REMEMBERED * size_of::<Identity>();
+
     pub(super) fn new() -> Refused {
         Refused(VecDeque::with_capacity(REMEMBERED))
     }

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use glg_engine::locks::graph::{Cycle, Node};
 use glg_engine::locks::in_go::place_in_go;
 use glg_engine::locks::mutex::Owner;
-use glg_engine::locks::scan::{LockLimits, Scan, Subject, Waiter};
+use glg_engine::locks::scan::{LockLimits, Scan, Subject, Tid, Waiter};
 use serde_json::Value;
 
 use crate::common::Seen;
@@ -166,6 +166,20 @@ impl Looking {
         self.scan.look(&mut subject, LIMITS).unwrap();
         assert!(!self.scan.cut);
         State::seen(&self.scan)
+    }
+
+    /// The threads that wait in C when only those are asked for that Go itself says are outside of it.
+    pub(crate) fn outside(&mut self) -> Vec<Tid> {
+        let process = self.seen.remote.process();
+        let mut subject = Subject {
+            runtime: &self.seen.runtime,
+            memory: process.memory,
+            image: process.image,
+            threads: process.threads,
+        };
+        let mut scan = Scan::default();
+        scan.glance_outside(&mut subject, LIMITS, &|_| false).unwrap();
+        scan.waiters.iter().map(|waiter| waiter.tid).collect()
     }
 
     /// Where the threads that the last look found asked for what they wait for.

@@ -2,7 +2,7 @@
 
 use std::fmt::{self, Write};
 
-use glg_proto::locks::{Deadlock, LockKind, LockOwner, LockWait, Stuck, StuckThreads};
+use glg_proto::locks::{Contention, Deadlock, LockKind, LockOwner, LockWait, Stuck, StuckThreads};
 use glg_proto::wire::Envelope;
 
 use super::headline;
@@ -63,6 +63,49 @@ pub(super) fn write_threads(out: &mut String, threads: &StuckThreads, envelope: 
         "            {} goroutines locked to a thread, {} threads that Go does not know",
         threads.pinned, threads.foreign
     )
+}
+
+pub(super) fn write_contention(
+    out: &mut String,
+    contention: &Contention,
+    envelope: &Envelope,
+) -> fmt::Result {
+    headline(out, "CONTENTION", &contention.target, envelope)?;
+    let (observed_us, total_us) =
+        (u64::from(contention.observed_ms) * 1000, u64::from(contention.total_ms) * 1000);
+    let percent = total_us * 100 / observed_us.max(1);
+    let kind = contention.waiter.kind.as_str();
+    writeln!(
+        out,
+        "  waited    {} times for a {kind} within {}, {} in all: {percent} % of the time",
+        contention.waits,
+        time(observed_us),
+        time(total_us)
+    )?;
+    writeln!(
+        out,
+        "            {} the longest, half up to {}, 99 % up to {}",
+        time(contention.longest_us.into()),
+        time(contention.median_us.into()),
+        time(contention.p99_us.into())
+    )?;
+    if contention.waiter.tid == 0 {
+        return writeln!(out, "  lock      at {:#x}; nobody was met waiting", contention.waiter.lock);
+    }
+    write_stuck(out, &contention.waiter)
+}
+
+/// `128 µs`, `4.1 ms`, `8.3 s`.
+fn time(us: u64) -> String {
+    let tenths = |of: u64, unit: &str| match us / of {
+        whole @ 0..10 => format!("{whole}.{} {unit}", us % of * 10 / of),
+        whole => format!("{whole} {unit}"),
+    };
+    match us {
+        0..1000 => format!("{us} µs"),
+        1000..1_000_000 => tenths(1000, "ms"),
+        _ => tenths(1_000_000, "s"),
+    }
 }
 
 fn write_stuck(out: &mut String, stuck: &Stuck) -> fmt::Result {

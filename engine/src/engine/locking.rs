@@ -58,6 +58,7 @@ impl Engine {
                 act(effects, Effect::Note(note));
             }
         }
+        self.contention(now.mono_ms, id, process, effects);
         waits
     }
 }
@@ -89,11 +90,18 @@ fn told(
     let seconds = |ms: u64| u32::try_from(ms / 1000).unwrap_or(u32::MAX);
     match finding {
         Finding::Deadlock { cycle, age_ms } => {
-            let members = cycle.nodes.iter().take(glg_proto::locks::MEMBERS_MAX);
+            let Cycle { mut nodes, inferred } = cycle;
+            // A thread that waits for the goroutine locked to it is one with it.
+            let all = nodes.clone();
+            nodes.retain(|node| {
+                let Node::Thread(tid) = node else { return true };
+                let locked = scan.parked.iter().filter(|parked| parked.tid == Some(*tid));
+                !locked.map(|parked| Node::Goroutine(parked.goroutine.goid)).any(|g| all.contains(&g))
+            });
+            let total = u16::try_from(nodes.len()).unwrap_or(u16::MAX);
+            let members = nodes.iter().take(glg_proto::locks::MEMBERS_MAX);
             let members: heapless::Vec<Stuck, { glg_proto::locks::MEMBERS_MAX }> =
                 members.map(|node| member(watch, scan, process, *node)).collect();
-            let Cycle { nodes, inferred } = cycle;
-            let total = u16::try_from(nodes.len()).unwrap_or(u16::MAX);
             let function = members.first().map(|m| m.c_function.clone()).unwrap_or_default();
             let event = Event::Deadlocked { members: total, inferred, age_s: seconds(age_ms), function };
             (event, Body::Deadlock(Deadlock { target, age_s: seconds(age_ms), inferred, total, members }))
@@ -112,7 +120,8 @@ fn told(
         Finding::Threads { away, baseline } => {
             let known = |tid: u32| scan.ms.iter().any(|m| m.tid == tid);
             let foreign = scan.threads.iter().filter(|tid| !known(tid.inner)).count();
-            let pinned = scan.ms.iter().filter(|m| m.lockedg.is_some()).count();
+            // With cgo the runtime keeps an `m` in reserve, with a goroutine locked to it and without a thread.
+            let pinned = scan.ms.iter().filter(|m| m.lockedg.is_some() && m.tid != 0).count();
             let narrow = |n: usize| u32::try_from(n).unwrap_or(u32::MAX);
             let (threads, window_s) = (ticked.figures.threads, config.threads.window_s);
             let body = StuckThreads {
@@ -151,7 +160,13 @@ fn member(watch: &Watch, scan: &Scan, process: &mut Process<'_>, node: Node) -> 
 }
 
 /// Someone who waits in Go.
-fn in_go(watch: &Watch, process: &mut Process<'_>, tid: u32, g: Option<&OnThread>, lock: u64) -> Stuck {
+pub(super) fn in_go(
+    watch: &Watch,
+    process: &mut Process<'_>,
+    tid: u32,
+    g: Option<&OnThread>,
+    lock: u64,
+) -> Stuck {
     let place = g.and_then(|g| place_in_go(&watch.runtime, process, g.g).ok()).unwrap_or_default();
     Stuck {
         tid,

@@ -75,8 +75,6 @@ pub struct G {
     pub syscallsp: u16,
     /// Program counter there.
     pub syscallpc: u16,
-    /// Frame pointer there; since Go 1.23.
-    pub syscallbp: Option<u16>,
     /// Status, 4 bytes: see [`Status`].
     pub atomicstatus: u16,
     /// Goroutine number; 0 before it was first used.
@@ -114,8 +112,6 @@ pub struct M {
     pub p: u16,
     /// Whether it is in a cgo call, 1 byte.
     pub incgo: u16,
-    /// Cgo calls in progress, `i32`.
-    pub ncgo: u16,
     /// Next m in `runtime.allm`.
     pub alllink: u16,
     /// Goroutine locked to it.
@@ -170,7 +166,8 @@ pub struct Sudog {
     pub c: u16,
 }
 
-/// Offsets in `runtime.hchan`.
+/// Offsets in `runtime.hchan`. Nothing reads them yet: they are here for the proof of a leak, which has to know
+/// whether a wait on a channel can still end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Hchan {
     /// Size of the struct.
@@ -224,32 +221,14 @@ pub struct Moduledata {
     pub pc_header: u16,
     /// Names of functions, slice of bytes.
     pub funcnametab: u16,
-    /// Compilation units' files, slice of `u32`.
-    pub cutab: u16,
-    /// Names of files, slice of bytes.
-    pub filetab: u16,
-    /// PC-value tables, slice of bytes.
-    pub pctab: u16,
-    /// Function records, slice of bytes.
-    pub pclntable: u16,
-    /// Function table, slice of `runtime.functab`.
-    pub ftab: u16,
-    /// First address of Go code.
-    pub minpc: u16,
-    /// End of Go code.
-    pub maxpc: u16,
     /// Start of the text section: what function offsets are relative to.
     pub text: u16,
-    /// End of the text section.
-    pub etext: u16,
     /// Data without pointers.
     pub noptrdata: u16,
     /// Its end.
     pub enoptrdata: u16,
     /// Data with pointers.
     pub data: u16,
-    /// Its end.
-    pub edata: u16,
     /// Zeroed data with pointers.
     pub bss: u16,
     /// Its end.
@@ -258,12 +237,8 @@ pub struct Moduledata {
     pub noptrbss: u16,
     /// Its end.
     pub enoptrbss: u16,
-    /// Read-only data.
-    pub rodata: u16,
     /// `go:func.*`: what function data, such as inline trees, is relative to.
     pub gofunc: u16,
-    /// Text sections of a program that has several, slice of `runtime.textsect`.
-    pub textsectmap: u16,
     /// Next module.
     pub next: u16,
 }

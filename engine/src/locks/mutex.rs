@@ -7,6 +7,7 @@
 //! `src/thread/pthread_mutex_timedlock.c` (type 0, lock 4).
 
 pub use glg_proto::locks::LockKind as Kind;
+use glg_proto::probe::STACK_NEAR;
 
 use crate::locks::standing::FutexWait;
 use crate::memory::{Addr, Error, Memory, Run, le};
@@ -150,6 +151,73 @@ pub fn lock(wait: &FutexWait, threads: &[u32], memory: &mut dyn Memory) -> Resul
     Ok(Some(lock))
 }
 
+/// Whether a wait of this kind may be for a lock, as far as the call alone tells: not for a condition, a semaphore or
+/// the end of a thread. `sp` is the waiting thread's stack pointer: musl's conditions are variables on its stack.
+#[must_use]
+pub fn may_be_lock(wait: &FutexWait, sp: Addr) -> bool {
+    is_lock_call(wait.op, wait.value, wait.word.0.wrapping_sub(sp.0) < STACK_NEAR)
+}
+
+/// The same of a call that is known by its arguments.
+#[must_use]
+pub fn is_lock_call(op: u32, value: u32, on_stack: bool) -> bool {
+    match (op, value) {
+        (0x86 | 0x06 | 0x8d | 0x0d, _) | (_, MUSL_NORMAL) => true,
+        (_, 2) => !on_stack,
+        (BITSET_REALTIME_PRIVATE | BITSET_PRIVATE | BITSET_REALTIME | BITSET, 3) => true,
+        // With the number of an owner; without one it is musl's semaphore.
+        _ => value & WAITERS != 0 && value & TID != 0,
+    }
+}
+
+/// What was waited for, and where it begins, when the wait may be over and the lock free again.
+///
+/// # Errors
+/// [`Error::Gone`].
+pub fn kind(
+    wait: &FutexWait,
+    on_stack: bool,
+    threads: &[u32],
+    memory: &mut dyn Memory,
+) -> Result<(Kind, Addr), Error> {
+    match lock(wait, threads, memory) {
+        Ok(Some(lock)) if lock.kind != Kind::Futex => return Ok((lock.kind, lock.at)),
+        Err(Error::Gone) => return Err(Error::Gone),
+        Ok(_) | Err(_) => {}
+    }
+    let words = match read(wait.word, memory) {
+        Ok(words) => words,
+        Err(Error::Gone) => return Err(Error::Gone),
+        // Unmapped by now.
+        Err(_) => Words { bytes: [0xff; AROUND], word: wait.word },
+    };
+    let glibc = words.glibc_kind();
+    let (kind, before) = match (wait.op, wait.value) {
+        (0x86 | 0x06 | 0x8d | 0x0d, _) => (Kind::PiMutex, 0),
+        (WAIT_PRIVATE | WAIT_SHARED, 2) if on_stack => (Kind::Condition, 0),
+        (WAIT_PRIVATE | WAIT_SHARED, 2) if may_be_glibc_mutex(&words, threads.len()) => (Kind::Mutex, 0),
+        (BITSET_REALTIME_PRIVATE | BITSET_PRIVATE, 0) => (Kind::Condition, 0),
+        // A timed wait for a mutex that is free by now looks the same as one for a lock that readers have.
+        (BITSET_REALTIME_PRIVATE | BITSET_PRIVATE, 2) if glibc.is_some_and(|kind| kind != 0) => {
+            (Kind::Mutex, 0)
+        }
+        (BITSET_REALTIME_PRIVATE | BITSET_PRIVATE | BITSET_REALTIME | BITSET, 2 | 3) => (Kind::RwLock, 0),
+        (BITSET_REALTIME | BITSET, 1..WAITERS) => (Kind::Join, 0),
+        (WAIT_PRIVATE | WAIT_SHARED, MUSL_NORMAL) => (Kind::Mutex, 4),
+        // musl's semaphores, and its locks that a writer has.
+        (WAIT_PRIVATE | WAIT_SHARED, WAITERS) => (Kind::Condition, 0),
+        (WAIT_PRIVATE | WAIT_SHARED, u32::MAX) => (Kind::RwLock, 0),
+        (_, value) if value & WAITERS != 0 && glibc.is_some_and(|kind| kind & KIND_ROBUST != 0) => {
+            (Kind::RobustMutex, 0)
+        }
+        (_, value) if value & WAITERS != 0 && words.musl_kind() & MUSL_ROBUST != 0 => (Kind::RobustMutex, 4),
+        (_, value) if value & WAITERS != 0 && words.musl_kind() & 3 != 0 => (Kind::Mutex, 4),
+        (_, value) if value & WAITERS != 0 => (Kind::RwLock, 0),
+        _ => (Kind::Futex, 0),
+    };
+    Ok((kind, words.base(before)))
+}
+
 /// A lock whose word holds the number of its owner.
 fn with_number(value: u32, now: u32, words: &Words, lives: impl Fn(u32) -> bool) -> Option<Lock> {
     let tid = value & TID;
@@ -186,6 +254,13 @@ fn musl_joined(words: &Words, memory: &mut dyn Memory) -> Result<Option<u32>, Er
         }
     }
     Ok(None)
+}
+
+/// Whether the words can be a glibc mutex that nobody has any more, or somebody again.
+fn may_be_glibc_mutex(words: &Words, threads: usize) -> bool {
+    let (now, users) = (words.at(0).unwrap_or(u32::MAX), words.at(12).unwrap_or(u32::MAX) as usize);
+    let owner = words.at(8).unwrap_or(u32::MAX);
+    now <= 2 && users <= threads + 1 && owner & !TID == 0 && words.glibc_kind().is_some()
 }
 
 /// Whether the words are a held glibc mutex: it has an owner, at least one user and no more than there are

@@ -157,12 +157,44 @@ impl Scan {
             * (size_of::<Tid>() + size_of::<u32>() + size_of::<M>() + size_of::<Waiter>() + size_of::<Edge>())
     }
 
+    /// Numbers of the process's threads in its own namespace, in ascending order.
+    #[must_use]
+    pub fn tids(&self) -> &[u32] {
+        &self.inner
+    }
+
     /// Looks at where each thread stands: who waits in C, for which futex, and since when that has not changed.
     /// Nothing is known of the locks then.
     ///
     /// # Errors
     /// [`Error::Gone`]; [`Error::Unsupported`] when the kernel does not tell where threads stand.
     pub fn glance(&mut self, subject: &mut Subject<'_>, limits: LockLimits) -> Result<(), Error> {
+        self.list(subject, limits)?;
+        self.ask(subject, &|_| true)
+    }
+
+    /// As [`Scan::glance`], but the kernel is not asked for threads of which the runtime itself says that they are
+    /// neither in C nor in a system call, nor in `waited`: one answer of `/proc` costs as much as reading the state
+    /// of dozens of threads from memory.
+    ///
+    /// What the scheduler itself has called in C is overlooked so, as the creation of a thread.
+    ///
+    /// # Errors
+    /// As [`Scan::glance`].
+    pub fn glance_outside(
+        &mut self,
+        subject: &mut Subject<'_>,
+        limits: LockLimits,
+        waited: &dyn Fn(Tid) -> bool,
+    ) -> Result<(), Error> {
+        self.list(subject, limits)?;
+        self.read_ms(subject, limits)?;
+        let inside = threads::inside(subject.runtime, subject.memory, &self.ms)?;
+        self.ask(subject, &|tid| waited(tid) || inside.binary_search(&tid.inner).is_err())
+    }
+
+    /// Begins anew, with the list of threads.
+    fn list(&mut self, subject: &mut Subject<'_>, limits: LockLimits) -> Result<(), Error> {
         self.waiters.clear();
         self.deadlocks.clear();
         self.edges.clear();
@@ -174,8 +206,16 @@ impl Scan {
         self.inner.clear();
         self.inner.extend(self.threads.iter().map(|tid| tid.inner));
         self.figures.threads = u32::try_from(self.threads.len()).unwrap_or(u32::MAX);
+        Ok(())
+    }
+
+    /// Asks the kernel where threads stand.
+    fn ask(&mut self, subject: &mut Subject<'_>, worth: &dyn Fn(Tid) -> bool) -> Result<(), Error> {
         for i in 0..self.threads.len() {
             let Some(tid) = self.threads.get(i).copied() else { break };
+            if !worth(tid) {
+                continue;
+            }
             if let Some((call, futex)) = self.in_c(subject, tid)? {
                 let lock = Lock { kind: Kind::Futex, at: futex.word, owner: Owner::Unknown };
                 self.waiters.push(Waiter {
@@ -292,14 +332,25 @@ impl Scan {
         failed
     }
 
+    /// Reads the runtime's own list of threads.
+    ///
+    /// # Errors
+    /// [`Error::Gone`].
+    pub(super) fn read_ms(&mut self, subject: &mut Subject<'_>, limits: LockLimits) -> Result<(), Error> {
+        match threads::list(subject.runtime, subject.memory, limits.threads, &mut self.ms) {
+            Err(Error::Gone) => Err(Error::Gone),
+            // Without it there still are threads, locks and owners.
+            Err(_) => {
+                self.ms.clear();
+                Ok(())
+            }
+            Ok(_) => Ok(()),
+        }
+    }
+
     /// The goroutines on the threads, and the edges between all of them.
     fn read_goroutines(&mut self, subject: &mut Subject<'_>, limits: LockLimits) -> Result<(), Error> {
-        match threads::list(subject.runtime, subject.memory, limits.threads, &mut self.ms) {
-            Err(Error::Gone) => return Err(Error::Gone),
-            // Without it there still are threads, locks and owners.
-            Err(_) => self.ms.clear(),
-            Ok(_) => {}
-        }
+        self.read_ms(subject, limits)?;
         for waiter in &mut self.waiters {
             if let Some(m) = self.ms.iter().find(|m| m.tid == waiter.tid.inner) {
                 waiter.goroutine = m.curg.map(|g| read(subject, g)).transpose()?.flatten();

@@ -1,5 +1,6 @@
 //! The runtime's own list of its threads: which goroutine is on which, and which of them are in C.
 
+use alloc::vec;
 use alloc::vec::Vec;
 
 use crate::layout::Status;
@@ -76,6 +77,33 @@ pub fn list(runtime: &Runtime, memory: &mut dyn Memory, max: usize, out: &mut Ve
         next = word(l.alllink)?;
     }
     Ok(false)
+}
+
+/// Threads that are neither in C nor in a system call, by their numbers in ascending order: idle ones, and those whose
+/// goroutine runs Go. None when that cannot be read.
+///
+/// # Errors
+/// [`Error::Gone`].
+pub fn inside(runtime: &Runtime, memory: &mut dyn Memory, ms: &[M]) -> Result<Vec<u32>, Error> {
+    let status = u64::from(runtime.layout.g.atomicstatus);
+    let at_work = ms.iter().filter_map(|m| m.curg);
+    let runs: Vec<Run> = at_work.map(|g| Run { at: Addr(g.0.saturating_add(status)), len: 4 }).collect();
+    let mut bytes = vec![0u8; 4 * runs.len()];
+    match memory.read_runs(&runs, &mut bytes) {
+        Err(Error::Gone) => return Err(Error::Gone),
+        Err(_) => return Ok(Vec::new()),
+        Ok(()) => {}
+    }
+    let mut statuses = bytes.chunks_exact(4).map(|raw| le::u32(raw, 0).ok().and_then(Status::from_raw));
+    let mut inside = Vec::with_capacity(ms.len());
+    for m in ms {
+        let of_go = m.curg.is_none() || matches!(statuses.next(), Some(Some(Status::Running)));
+        if of_go && !m.in_c {
+            inside.push(m.tid);
+        }
+    }
+    inside.sort_unstable();
+    Ok(inside)
 }
 
 /// The saved stack pointer of a thread's own stack, on which C runs that Go has called.

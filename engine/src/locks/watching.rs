@@ -6,18 +6,27 @@
 use heapless::Vec;
 
 use super::graph::{Cycle, Node};
-use super::mutex::{Kind, Owner};
+use super::mutex::{Kind, Owner, may_be_lock};
 use super::scan::{Figures, LockLimits, Scan, Subject, Tid, Waiter};
 use crate::detector::{BUCKETS, GrowthRule, rises};
 use crate::memory::{Addr, Error};
 
 /// Waits whose age is known; the oldest are kept.
 const WAITS_MAX: usize = 32;
+/// Of so many ticks one asks for all threads, the others only for those outside of Go. Divides 256.
+const ALL_EVERY: u8 = 16;
 /// Findings that are remembered, so that they are told once.
 const TOLD_MAX: usize = 8;
 
+/// Ticks that are looked back at for locks that are fought for.
+const TICKS: u32 = 10;
+/// In so many of them at least somebody has to wait for a lock, that something is suspected.
+const FOUGHT_MIN: u32 = 5;
+/// A wait counts as part of a fight in so many ticks, then as one that is stuck: fewer than it takes for a suspicion.
+const FRESH_TICKS: u8 = 4;
+
 /// What is worth an alert.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq)]
 pub struct LockConfig {
     /// Bounds of a look.
     pub limits: LockLimits,
@@ -29,6 +38,19 @@ pub struct LockConfig {
     pub remind_ms: u64,
     /// When threads that do not come back are more and more.
     pub threads: GrowthRule,
+    /// Whether and how long it is measured how locks are waited for; `None`: never.
+    pub contention: Option<ContentionConfig>,
+}
+
+/// Limits of an observation of locks that are fought for.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct ContentionConfig {
+    /// Milliseconds observed.
+    pub millis: u64,
+    /// Per cent of that time for which a lock has to be waited for, all waits together, to be told.
+    pub percent: u32,
+    /// Per cent of one core.
+    pub budget_percent: f64,
 }
 
 /// A wait as it was first seen.
@@ -40,6 +62,10 @@ struct Seen {
     since_ms: u64,
     /// Whether the kernel was asked since when: it is not, for a wait that is gone by the next tick.
     asked: bool,
+    /// Whether it may be for a lock.
+    lock: bool,
+    /// Ticks in which it was seen.
+    ticks: u8,
 }
 
 /// Something worth an alert.
@@ -74,6 +100,7 @@ pub enum Finding {
 #[derive(Clone, Debug, Default)]
 pub struct LockWatch {
     waits: Vec<Seen, WAITS_MAX>,
+    ticks: u8,
     /// Waits whose age is not known, because there are too many.
     pub untold: u64,
     looked_ms: u64,
@@ -81,6 +108,8 @@ pub struct LockWatch {
     found: Vec<u64, TOLD_MAX>,
     told: Vec<(u64, u64), TOLD_MAX>,
     trend: Trend,
+    /// A bit for each of the last ticks, the last one first: whether somebody waited for a lock, and not for long yet.
+    fought: u16,
 }
 
 /// What a tick saw.
@@ -104,7 +133,14 @@ impl LockWatch {
         subject: &mut Subject<'_>,
         config: &LockConfig,
     ) -> Result<Ticked, Error> {
-        scan.glance(subject, config.limits)?;
+        self.ticks = self.ticks.wrapping_add(1);
+        if self.ticks % ALL_EVERY == 1 {
+            scan.glance(subject, config.limits)?;
+        } else {
+            scan.glance_outside(subject, config.limits, &|tid| {
+                self.waits.iter().any(|seen| seen.tid == tid)
+            })?;
+        }
         let waits = |seen: &Seen| scan.waiters.iter().any(|waiter| seen.is(waiter));
         self.waits.retain(waits);
         for seen in self.waits.iter_mut().filter(|seen| !seen.asked) {
@@ -117,10 +153,17 @@ impl LockWatch {
                 continue;
             }
             let (tid, word, switches) = (waiter.tid, waiter.futex.word, waiter.switches);
-            let seen = Seen { tid, word, switches, since_ms: now_ms, asked: false };
+            let lock = may_be_lock(&waiter.futex, waiter.call.sp);
+            let seen = Seen { tid, word, switches, since_ms: now_ms, asked: false, lock, ticks: 0 };
             let full = self.waits.push(seen).is_err();
             self.untold += u64::from(full);
         }
+        let mut fought = false;
+        for seen in &mut self.waits {
+            seen.ticks = seen.ticks.saturating_add(1);
+            fought |= seen.lock && seen.ticks <= FRESH_TICKS;
+        }
+        self.fought = self.fought << 1 | u16::from(fought);
         self.trend.add(now_ms, scan.figures.away, config.threads.window_s);
         let oldest = self.waits.iter().map(|seen| now_ms.saturating_sub(seen.since_ms)).max();
         Ok(Ticked { figures: scan.figures, oldest_ms: oldest.unwrap_or(0) })
@@ -141,6 +184,8 @@ impl LockWatch {
         if let Some(baseline) = self.trend.rise(config.threads)
             && self.tell(now_ms, THREADS, config.remind_ms)
         {
+            // A glance does not read it, and the alert tells how many are pinned and how many are not Go's.
+            scan.read_ms(subject, config.limits)?;
             return Ok(Some(Finding::Threads { away: ticked.figures.away, baseline }));
         }
         // Old waits are looked at seldom, but what was found once soon again.
@@ -181,6 +226,17 @@ impl LockWatch {
             }
         }
         Ok(finding)
+    }
+
+    /// Whether locks are fought for, as far as glances show it: in most of the last ticks somebody waited for one.
+    #[must_use]
+    pub fn is_fought(&self) -> bool {
+        (self.fought & ((1 << TICKS) - 1)).count_ones() >= FOUGHT_MIN
+    }
+
+    /// Whether it was not told lately that the lock at `at` is fought for; then it is told now.
+    pub(crate) fn tell_contention(&mut self, now_ms: u64, at: Addr, remind_ms: u64) -> bool {
+        self.tell(now_ms, mix(at.0, 4), remind_ms)
     }
 
     /// How long a wait has lasted, as far as it was seen.

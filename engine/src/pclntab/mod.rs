@@ -4,14 +4,15 @@
 //! Read from the file in small pieces: the table of a large program has tens of megabytes, the agent none.
 
 mod frames;
-mod live;
+mod stack_maps;
 
 use core::ops::Range;
 
 use heapless::String;
 
 pub use frames::{Code, Frame, InlineTrees, TEXT_MAX, printed_name};
-pub use live::Live;
+pub use stack_maps::Live;
+pub use stack_maps::WORDS_MAX;
 
 use crate::memory::{Error, Image, Va, le};
 
@@ -26,8 +27,9 @@ const FUNC: usize = 36;
 const FUNCS_MAX: u64 = 1 << 22;
 /// Steps a pc-value table may take before it is taken for damaged.
 const STEPS_MAX: u32 = 1 << 20;
-/// Longest name that is read; longer ones are cut (generic instances can be very long).
-pub const NAME_MAX: usize = 160;
+/// Longest name that is read; longer ones are cut at their end (generic instances can be very long). Those who say
+/// less of it show its last part, so it has to be whole where that matters.
+pub const NAME_MAX: usize = TEXT_MAX;
 
 /// Where a program counter is.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]

@@ -19,6 +19,7 @@ use capture::Capture;
 use facts::Process;
 use glg_engine::layout::{Arch, layout_for};
 use glg_engine::memory::{Addr, Error, Memory};
+use glg_engine::symbols::Symbols;
 use lzma_rust2::LzmaReader;
 
 /// Bytes that the largest capture may have; the rest of a damaged file is not read.
@@ -100,4 +101,24 @@ fn threads_hold_the_goroutines_that_are_locked_to_them() {
 #[test]
 fn dumps_are_those_of_the_programs() {
     captures().iter().for_each(|capture| Process::open(capture).dumps_are_right());
+}
+
+/// One place can have more text than all may have: then it has only its address.
+#[test]
+fn no_more_text_is_remembered_than_may_be() {
+    const TOO_LONG: &str = "code with too much text\n\tpc=0x";
+    for capture in captures() {
+        let mut process = Process::open(capture);
+        let (mut reading, runtime) = process.parts();
+        let [whole, small] = [1 << 20, 150].map(|text_bytes| {
+            let mut symbols = Symbols::new(runtime, reading.image, 64, text_bytes).unwrap();
+            reading.dump(runtime, &mut symbols, capture.now_ns, false).unwrap()
+        });
+        let name = facts::name(capture);
+        assert!(!whole.contains(TOO_LONG), "{name}");
+        assert!(small.contains(TOO_LONG), "{name}:\n{small}");
+        let said = |dump: &str, what| dump.lines().filter(|line| line.contains(what)).count();
+        assert_eq!(said(&small, "goroutine "), said(&whole, "goroutine "), "{name}:\n{small}");
+        assert!(said(&small, ".go:") > 0, "{name}: what is short is remembered:\n{small}");
+    }
 }

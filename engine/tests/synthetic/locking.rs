@@ -25,9 +25,10 @@ pub(crate) const CONFIG: LockConfig = LockConfig {
     wait_ms: 300_000,
     remind_ms: 3_600_000,
     threads: GrowthRule { window_s: 80, min_rise: 16, min_ratio_percent: 100 },
+    contention: None,
 };
 /// Where the mutexes are, 64 bytes apart.
-const MUTEXES: u64 = 0x7f00_0000_0000;
+pub(crate) const MUTEXES: u64 = 0x7f00_0000_0000;
 /// Code of C, far from Go's.
 const C_CODE: u64 = 0x7f11_0000_1234;
 
@@ -42,15 +43,22 @@ pub(crate) struct FakeThreads {
 }
 
 impl FakeThreads {
-    fn waits(&mut self, tid: u32, number: u64) {
+    pub(crate) fn waits(&mut self, tid: u32, number: u64) {
         let args = [MUTEXES + 64 * number, 0x80, 2, 0, 0, 0];
         let call = Call { number: 202, args, sp: Addr(0x7f22_0000_0000), pc: Addr(C_CODE) };
         self.threads.insert(tid, (Standing::Call(call), 7));
     }
 }
 
+impl FakeThreads {
+    /// A thread has run and waits again.
+    pub(crate) fn moves(&mut self, tid: u32) {
+        self.threads.get_mut(&tid).unwrap().1 += 1;
+    }
+}
+
 /// A glibc mutex that `owner` has, and somebody waits for.
-fn mutex(space: &mut Space, number: u64, owner: u32) {
+pub(crate) fn mutex(space: &mut Space, number: u64, owner: u32) {
     for (offset, word) in [(0, 2), (8, owner), (12, 1), (16, 0)] {
         space.write(MUTEXES + 64 * number + offset, &u32::to_le_bytes(word));
     }

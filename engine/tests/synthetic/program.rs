@@ -179,12 +179,17 @@ impl Program {
         }
     }
 
-    /// As far as it is read: the pair of words that it begins with, and where the code begins.
+    /// As far as it is read: the pair of words that it begins with, where the code begins, where inline trees would
+    /// be, and the data.
     fn moduledata(&self, pclntab: u64) -> Vec<u8> {
-        let mut module = vec![0u8; 0x100];
+        let mut module = vec![0u8; 0x400];
         let Some(layout) = self.layout() else { return module };
         let l = &layout.moduledata;
-        for (offset, word) in [(l.pc_header, pclntab), (l.funcnametab, pclntab + 72), (l.text, TEXT)] {
+        let code =
+            [(l.pc_header, pclntab), (l.funcnametab, pclntab + 72), (l.text, TEXT), (l.gofunc, pclntab)];
+        let data = [(l.noptrbss, DATA + 0x400), (l.enoptrbss, DATA + 0x800)];
+        let same = [l.bss, l.ebss, l.noptrdata, l.enoptrdata].map(|offset| (offset, DATA));
+        for (offset, word) in code.into_iter().chain(data).chain(same) {
             for (byte, new) in module.iter_mut().skip(offset.into()).zip(word.to_le_bytes()) {
                 *byte = new;
             }

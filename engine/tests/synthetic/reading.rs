@@ -65,7 +65,9 @@ fn programs_that_no_layout_describes_are_refused() {
     assert_eq!(go("go1.24.3"), Ok(GoVersion { minor: 24, patch: 3 }));
     assert_eq!(go("go1.20.1"), Err(Error::UnsupportedGo { minor: 20 }));
     assert_eq!(go("go1.99"), Err(Error::UnsupportedGo { minor: 99 }));
-    assert!(matches!(go("go1.27-devel_0123abc"), Err(Error::Unsupported(_))));
+    for other in ["go1.27-devel_0123abc", "go1.26rc1", "go1.24.11 X:staticlockranking"] {
+        assert!(matches!(go(other), Err(Error::Unsupported(_))), "{other}");
+    }
     assert!(matches!(go("rust1.24"), Err(Error::Malformed { .. })));
     let machine = |machine| open(Program { machine, ..go124() }, ENTRY).map(|_| ());
     assert_eq!((machine(AMD64), machine(ARM64)), (Ok(()), Ok(())));
@@ -123,6 +125,41 @@ fn variables_are_believed_once_the_process_agrees() {
         process.space.half(second, 0);
         assert_eq!(process.runtime.confirm(&mut process.space), Ok(()));
     }
+}
+
+/// Bytes of the file of [`go124`] where the sections' headers begin (`e_shoff`).
+fn section_headers(file: &[u8]) -> usize {
+    usize::try_from(u64::from_le_bytes(file[40..48].try_into().unwrap())).unwrap()
+}
+
+/// The symbols' names are in a section that is not there; the file ends before the last header.
+#[test]
+fn one_damaged_section_loses_only_itself() {
+    let whole = open(go124(), ENTRY).unwrap();
+    let (symtab, sh_link) = (2, 40);
+    let mut file = go124().build();
+    let at = section_headers(&file) + symtab * 64 + sh_link;
+    file[at..at + 4].copy_from_slice(&[0xff; 4]);
+    let mut file = File(file);
+    assert_eq!(Elf::parse(&mut file).unwrap().symbols, None);
+    assert_eq!(Runtime::open(&mut file, Addr(ENTRY)).map(|r| r.globals), Ok(whole.globals));
+    // e_shnum: one more than there are.
+    let mut file = go124().build();
+    file[60] += 1;
+    assert_eq!(Runtime::open(&mut File(file), Addr(ENTRY)).map(|r| r.globals), Ok(whole.globals));
+}
+
+/// What is decoded of a function is no more than the longest known ones have.
+#[test]
+fn an_endless_function_is_refused() {
+    let mut file = Program { sections: false, ..go124() }.build();
+    // In the function table: `runtime.procresize` is the seventh function, the next one begins far behind.
+    let entries = |i: u32| [(i * 0x100).to_le_bytes(), ((i + 1) * 0x100).to_le_bytes()];
+    let [seventh, eighth] = entries(6);
+    let at = file.windows(12).position(|part| part[..4] == seventh && part[8..] == eighth).unwrap();
+    file[at + 8..at + 12].copy_from_slice(&(0x600 + 0x4001u32).to_le_bytes());
+    let opened = Runtime::open(&mut File(file), Addr(ENTRY)).map(|_| ());
+    assert!(matches!(opened, Err(Error::Malformed { what: "function record", .. })), "{opened:?}");
 }
 
 /// A file of holes may claim any size: refused before anything is read.

@@ -134,6 +134,28 @@ fn an_array_that_moves_in_the_middle_loses_nothing() {
     assert_eq!(goids(&found), (1..=3000).collect::<Vec<_>>());
 }
 
+/// Before the `N`th read the array is moved, and the program writes into what it has left.
+fn moves_before<const N: u32>(space: &mut Space, n: u32) {
+    if n == N {
+        let array = space.unmap(ARRAY);
+        space.map(ARRAY, vec![0xff; array.len()]);
+        space.map(0x7700_0000, array);
+        space.word(ALLGS, 0x7700_0000);
+    }
+}
+
+#[test]
+fn what_is_read_of_an_array_that_was_left_is_not_believed() {
+    let moves = [moves_before::<2>, moves_before::<3>, moves_before::<4>, moves_before::<5>];
+    for (i, moves) in moves.into_iter().enumerate() {
+        let mut process = many(3000);
+        process.space.meanwhile = Some(moves);
+        let (stats, found) = walk(&mut process, u64::MAX);
+        assert_eq!(stats, Ok(WalkStats { seen: 3000, ..WalkStats::default() }), "before read {}", i + 2);
+        assert_eq!(goids(&found), (1..=3000).collect::<Vec<_>>());
+    }
+}
+
 #[test]
 fn an_array_that_never_stands_still_is_given_up() {
     let mut process = many(3000);

@@ -12,7 +12,7 @@ const LOCALS: u32 = 1;
 /// `PCDATA_StackMapIndex`.
 const STACK_MAP_INDEX: u32 = 1;
 /// Words of a frame whose map is read: frames are rarely a tenth of it.
-const WORDS_MAX: usize = 2048;
+pub const WORDS_MAX: usize = 2048;
 
 /// A bit for each word that holds a live pointer.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]

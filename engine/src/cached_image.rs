@@ -7,24 +7,24 @@ use alloc::vec::Vec;
 use crate::memory::{Error, Image};
 
 const BLOCK: usize = 4096;
-/// Blocks kept: a search in a table of functions meets its first halves again each time.
+/// CachedImage kept: a search in a table of functions meets its first halves again each time.
 const KEPT: usize = 32;
 
 /// An image, read by blocks.
-pub struct Blocks<'i> {
+pub struct CachedImage<'i> {
     image: &'i mut dyn Image,
     /// Which block is kept in each place.
     kept: [Option<u64>; KEPT],
     bytes: Vec<u8>,
 }
 
-impl<'i> Blocks<'i> {
+impl<'i> CachedImage<'i> {
     /// Bytes that one takes.
     pub const BYTES: usize = KEPT * BLOCK;
 
     /// Nothing is kept of `image` yet.
-    pub fn new(image: &'i mut dyn Image) -> Blocks<'i> {
-        Blocks { image, kept: [None; KEPT], bytes: vec![0; Blocks::BYTES] }
+    pub fn new(image: &'i mut dyn Image) -> CachedImage<'i> {
+        CachedImage { image, kept: [None; KEPT], bytes: vec![0; CachedImage::BYTES] }
     }
 
     /// The block of this number; `None` when the file has it not, or not all of it.
@@ -42,7 +42,7 @@ impl<'i> Blocks<'i> {
     }
 }
 
-impl Image for Blocks<'_> {
+impl Image for CachedImage<'_> {
     fn read_at(&mut self, offset: u64, out: &mut [u8]) -> Result<(), Error> {
         let number = offset / BLOCK as u64;
         let within = usize::try_from(offset % BLOCK as u64).unwrap_or(BLOCK);
@@ -73,13 +73,13 @@ mod tests {
 
     #[test]
     fn blocks_give_what_the_file_has() {
-        let len = 2 * Blocks::BYTES + 100;
+        let len = 2 * CachedImage::BYTES + 100;
         let file: Vec<u8> = (0..len).map(|at| (at ^ at >> 8 ^ at >> 16).to_le_bytes()[0]).collect();
         let (mut plain, mut counted) = (file.as_slice(), Counted(&file, 0));
-        let mut blocks = Blocks::new(&mut counted);
+        let mut blocks = CachedImage::new(&mut counted);
         let last = file.len() as u64;
         // Far places that are kept in the same one, across the border of two blocks, at the end and beyond.
-        for at in [0, 5, Blocks::BYTES as u64, 4, 4090, 4096, last - 8, last - 3, last, u64::MAX - 2] {
+        for at in [0, 5, CachedImage::BYTES as u64, 4, 4090, 4096, last - 8, last - 3, last, u64::MAX - 2] {
             for len in [0, 1, 8, 5000] {
                 let (mut expected, mut got) = (vec![0; len], vec![0; len]);
                 let results = (plain.read_at(at, &mut expected), blocks.read_at(at, &mut got));
@@ -93,7 +93,7 @@ mod tests {
     fn a_block_is_read_once() {
         let file = vec![7; 3 * BLOCK];
         let mut counted = Counted(&file, 0);
-        let mut blocks = Blocks::new(&mut counted);
+        let mut blocks = CachedImage::new(&mut counted);
         for at in 0..2 * BLOCK as u64 {
             blocks.read_at(at, &mut [0]).unwrap();
         }

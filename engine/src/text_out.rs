@@ -6,20 +6,20 @@ use core::fmt::{self, Write};
 const DIGITS: &[u8; 16] = b"0123456789abcdef";
 
 /// Collects text and passes it on when there is much of it. After an error nothing more is passed on.
-pub(crate) struct Page<'o> {
+pub(crate) struct TextOut<'o> {
     text: String,
     out: &'o mut dyn Write,
     written: fmt::Result,
 }
 
-impl<'o> Page<'o> {
+impl<'o> TextOut<'o> {
     /// Bytes of text that are enough to be passed on.
     const FULL: usize = 32 << 10;
-    /// Bytes that a page takes: what comes between two calls of [`Page::turn`] finds room above.
-    pub(crate) const BYTES: usize = Page::FULL + (8 << 10);
+    /// Bytes that one takes: what comes between two calls of [`TextOut::turn`] finds room above.
+    pub(crate) const BYTES: usize = TextOut::FULL + (8 << 10);
 
-    pub(crate) fn new(out: &'o mut dyn Write) -> Page<'o> {
-        Page { text: String::with_capacity(Page::BYTES), out, written: Ok(()) }
+    pub(crate) fn new(out: &'o mut dyn Write) -> TextOut<'o> {
+        TextOut { text: String::with_capacity(TextOut::BYTES), out, written: Ok(()) }
     }
 
     pub(crate) fn push(&mut self, text: &str) {
@@ -55,7 +55,7 @@ impl<'o> Page<'o> {
 
     /// Passes the text on if there is enough of it; whether all could be written so far.
     pub(crate) fn turn(&mut self) -> bool {
-        if self.text.len() >= Page::FULL {
+        if self.text.len() >= TextOut::FULL {
             self.pass_on();
         }
         self.written.is_ok()
@@ -86,17 +86,17 @@ mod tests {
     #[test]
     fn numbers_are_those_of_the_formatter() {
         let (mut text, mut expected) = (String::new(), String::new());
-        let mut page = Page::new(&mut text);
+        let mut out_text = TextOut::new(&mut text);
         for shift in 0..64 {
             for number in [1u64 << shift, (1u64 << shift) - 1, u64::MAX >> shift, 9_876_543_210 >> shift] {
-                page.decimal(number);
-                page.push(" ");
-                page.hexadecimal(number);
-                page.push("\n");
+                out_text.decimal(number);
+                out_text.push(" ");
+                out_text.hexadecimal(number);
+                out_text.push("\n");
                 expected += &format!("{number} {number:#x}\n");
             }
         }
-        page.finish().unwrap();
+        out_text.finish().unwrap();
         assert_eq!(text, expected);
     }
 
@@ -114,15 +114,15 @@ mod tests {
     #[test]
     fn much_goes_out_in_few_pieces_until_one_fails() {
         let mut out = Calls(2, 0);
-        let mut page = Page::new(&mut out);
+        let mut out_text = TextOut::new(&mut out);
         let line = "0123456789abcde\n";
-        let lines = Page::FULL / line.len();
+        let lines = TextOut::FULL / line.len();
         for i in 0..4 * lines {
-            page.push(line);
-            assert_eq!(page.turn(), i < 3 * lines - 1, "{i}");
-            assert!(page.text.capacity() <= Page::BYTES);
+            out_text.push(line);
+            assert_eq!(out_text.turn(), i < 3 * lines - 1, "{i}");
+            assert!(out_text.text.capacity() <= TextOut::BYTES);
         }
-        assert_eq!(page.finish(), Err(fmt::Error));
-        assert_eq!((out.0, out.1), (0, 3 * Page::FULL));
+        assert_eq!(out_text.finish(), Err(fmt::Error));
+        assert_eq!((out.0, out.1), (0, 3 * TextOut::FULL));
     }
 }
