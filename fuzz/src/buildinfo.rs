@@ -29,7 +29,15 @@ pub fn check(data: &[u8]) {
 /// As releases, candidates, experiments and development trees write it, and a small program of 32 bits.
 #[must_use]
 pub fn seeds() -> Vec<Vec<u8>> {
-    let texts = ["go1.24.11", "go1.26rc1", "go1.19.8 X:boringcrypto", "devel go1.24-abc", "go1.27-devel_abc"];
+    let texts = [
+        "go1.24.11",
+        "go1.26rc1",
+        "go1.19.8 X:boringcrypto",
+        "go1.26.6-X:nogreenteagc,jsonv2",
+        "go1.25.5 X:staticlockranking",
+        "devel go1.24-abc",
+        "go1.27-devel_abc",
+    ];
     let mut seeds = texts.map(blob).to_vec();
     // Elf32_Ehdr, and an Elf32_Phdr for a writable segment.
     let mut small = b"\x7fELF\x01\x01\x01".to_vec();

@@ -5,6 +5,7 @@
 //! Rust for the test command, and `fuzz_targets/`, for `cargo fuzz`. A new target is a module here with
 //! `check` and `seeds`, and a line in [`TARGETS`].
 
+pub mod btf;
 pub mod buildinfo;
 pub mod code;
 pub mod elf;
@@ -32,6 +33,7 @@ pub struct Target {
 pub const TARGETS: &[Target] = &[
     Target { name: "elf", check: elf::check, seeds: elf::seeds, max_len: 16 << 10 },
     Target { name: "buildinfo", check: buildinfo::check, seeds: buildinfo::seeds, max_len: 512 },
+    Target { name: "btf", check: btf::check, seeds: btf::seeds, max_len: 1 << 10 },
     Target { name: "pclntab", check: pclntab::check, seeds: pclntab::seeds, max_len: 16 << 10 },
     Target { name: "probe_point", check: probe_point::check, seeds: probe_point::seeds, max_len: 256 },
     Target { name: "code", check: code::check, seeds: code::seeds, max_len: 1024 },

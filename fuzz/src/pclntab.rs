@@ -10,7 +10,7 @@ use std::collections::BTreeMap;
 
 use glg_engine::elf::Elf;
 use glg_engine::memory::{Error, Image, Va};
-use glg_engine::pclntab::{InlineTrees, NAME_MAX, Pclntab, printed_name};
+use glg_engine::pclntab::{InlineTrees, NAME_MAX, Pclntab, WORDS_MAX, printed_name};
 
 use crate::foreign::File;
 
@@ -75,6 +75,11 @@ pub fn check(data: &[u8]) {
         }
         frames(&table, &mut image, InlineTrees(trees), pc);
         let _ = table.arguments(&mut image, InlineTrees(trees), pc);
+        if let Ok(live) = table.live(&mut image, InlineTrees(trees), pc) {
+            for words in [&live.arguments, &live.locals] {
+                assert!(words.len <= WORDS_MAX && words.live().count() <= words.len);
+            }
+        }
     }
 }
 
@@ -149,6 +154,7 @@ pub fn capture(program: &[u8]) -> Result<Vec<u8>, Error> {
         table.code(&mut recorder, pc)?;
         table.frames(&mut recorder, InlineTrees(trees), pc, |_| {})?;
         table.arguments(&mut recorder, InlineTrees(trees), pc)?;
+        table.live(&mut recorder, InlineTrees(trees), pc)?;
         seed.extend(pc.0.to_le_bytes());
     }
     for (offset, len) in joined(&recorder.read) {

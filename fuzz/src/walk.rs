@@ -1,13 +1,16 @@
-//! Counting and walking in a process whose memory is the input.
+//! Counting, walking, dumping and looking into the heap of a process whose memory is the input.
 //!
 //! The first bytes choose the Go release and what misbehaves; the others are the memory at the runtime's
 //! variables and, over and over again, everywhere else below 4 GiB. Nothing is mapped above.
 
 use glg_engine::census::Census;
 use glg_engine::goroutines::{Counter, Walker};
+use glg_engine::heap::Heap;
 use glg_engine::layout::Layout;
 use glg_engine::memory::{Addr, Error, Memory, Run};
 use glg_engine::runtime::Runtime;
+use glg_engine::symbols::Symbols;
+use glg_engine::traces::{Target, TraceLimits, Tracer};
 
 use crate::foreign::File;
 use crate::foreign::program::{ALLGS, ALLP, AMD64, ARM64, DATA, ENTRY, Program, SCHED, function};
@@ -16,6 +19,8 @@ const RELEASES: [&str; 8] =
     ["go1.19.8", "go1.21.13", "go1.22.10", "go1.23.9", "go1.24.11", "go1.25.5", "go1.26.6", "go1.27.3"];
 /// Bytes of an input before the memory.
 const CHOICES: usize = 8;
+/// Bytes of a stack that are read in any case.
+const HEAD: usize = 8 << 10;
 /// Goroutines looked at.
 const LIMIT: u64 = 3000;
 
@@ -92,8 +97,42 @@ pub fn check(data: &[u8]) {
         }
         Err(_) => assert_eq!(census.total(), 0, "what is left of a census that failed"),
     }
+    dump(&mut memory, file, runtime);
+    objects(&mut memory, file, runtime);
     // A constant for each g and a handful more: never a loop that the memory keeps alive.
     assert!(memory.reads < 4 * LIMIT, "{} reads", memory.reads);
+}
+
+/// Every stack there is, in bounded memory, or an error. How many there are.
+fn dump(memory: &mut Bytes<'_>, file: &[u8], runtime: &Runtime) -> Option<u64> {
+    const LIMITS: TraceLimits =
+        TraceLimits { goroutines: 50, stack_bytes: 4 << 10, frames: 16, places: 16, text_bytes: 4 << 10 };
+    let mut image = File(file);
+    let mut symbols = Symbols::new(runtime, &mut image, LIMITS.places, LIMITS.text_bytes).ok()?;
+    let mut target = Target { runtime, memory, image: &mut image, symbols: &mut symbols };
+    let mut shown = 0;
+    let traced = Tracer::new(LIMITS).trace(&mut target, &mut |_, _, stack| {
+        assert!(
+            stack.frames.len() <= LIMITS.frames && stack.memory.bytes.len() <= LIMITS.stack_bytes.max(HEAD)
+        );
+        assert!(stack.end.is_some() || stack.frames.is_empty());
+        shown += 1;
+        true
+    });
+    let stats = traced.ok()?;
+    assert_eq!(stats.shown, shown);
+    assert!(shown <= LIMITS.goroutines && stats.running + stats.cut <= shown, "{stats:?}");
+    Some(shown)
+}
+
+/// An object holds the address that was asked for.
+fn objects(memory: &mut Bytes<'_>, file: &[u8], runtime: &Runtime) {
+    let Ok(heap) = Heap::find(runtime, memory, &mut File(file)) else { return };
+    for at in (0..0x2000).step_by(0x188).map(|offset| Addr(DATA + offset)) {
+        if let Ok(Some(object)) = heap.object(runtime, memory, at) {
+            assert!(object.at <= at && at.0 - object.at.0 < object.len, "{at:?} is not in {object:?}");
+        }
+    }
 }
 
 /// A process of a few goroutines, for some releases, quiet and restless.
@@ -164,6 +203,7 @@ mod tests {
             census.take(&mut walker, runtime, &mut memory, &mut File(file), 100).unwrap();
             // One is dead, two are the runtime's own.
             assert_eq!(census.total(), 7, "Go {}: {:?}", runtime.go, census.walk);
+            assert_eq!(dump(&mut memory, file, runtime), Some(7), "Go {}", runtime.go);
         }
     }
 
