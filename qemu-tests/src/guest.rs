@@ -22,8 +22,8 @@ pub struct Service<'a> {
     pub agent: &'a Path,
     /// The agent's configuration files, name and text, for `/etc/goleakguard`; it runs on `board.toml`.
     pub board_files: &'a [(String, String)],
-    /// The watched programs, static, for arm64: `leaky` and `healthy`.
-    pub programs: [&'a Path; 2],
+    /// The watched programs, static, for arm64: `leaky`, `healthy` and `stuck`.
+    pub programs: [&'a Path; 3],
 }
 
 /// A script that is run once. The guest says `errand: ended with N` then, writes what the script has left in
@@ -81,7 +81,9 @@ pub fn service(base: &Base<'_>, service: &Service<'_>) -> Result<Vec<u8>, ImageE
     for (name, text) in service.board_files {
         image.text(&format!("etc/goleakguard/{name}"), 0o644, text)?;
     }
-    for (name, path) in ["usr/bin/leaky", "usr/bin/healthy"].into_iter().zip(service.programs) {
+    for (name, path) in
+        ["usr/bin/leaky", "usr/bin/healthy", "usr/bin/stuck"].into_iter().zip(service.programs)
+    {
         image.file(name, path)?;
     }
     Ok(image.archive.finish())

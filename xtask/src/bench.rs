@@ -19,7 +19,7 @@ use crate::{build, cmd, paths};
 const GO: &str = "1.24.11";
 
 /// Sections of `agent/benches/cost`: argument, heading, remark.
-const SECTIONS: [(&str, &str, &str); 5] = [
+const SECTIONS: [(&str, &str, &str); 7] = [
     (
         "spawn",
         "Creating goroutines in a tight loop: goroutines per second",
@@ -34,6 +34,12 @@ const SECTIONS: [(&str, &str, &str); 5] = [
          too.",
     ),
     ("hit", "One probe hit", "The agent's calibration, on two tiny functions of its own."),
+    (
+        "locks",
+        "Locks in C: turns per second of threads that do nothing else",
+        "The service runs with its defaults, at one tick a second.",
+    ),
+    ("look", "One look at the threads of a process, all of which wait for a lock", ""),
 ];
 
 /// A measured claim.
@@ -94,9 +100,10 @@ pub(crate) fn run(quick: bool) -> Result<()> {
     if !build::vehicle_agent().exists() {
         build::vehicle()?;
     }
-    go::build_programs(
-        &["spawn", "healthy", "park", "crowd"].map(program).into_iter().collect::<Result<Vec<_>>>()?,
-    )?;
+    let mut programs =
+        ["spawn", "healthy", "park", "crowd"].map(program).into_iter().collect::<Result<Vec<_>>>()?;
+    programs.push(go::Build { variant: Variant::Cgo, ..program("locking")? });
+    go::build_programs(&programs)?;
     cmd::step("building the bench", bench().arg("--no-run"), "mend what the compiler names")?;
 
     let mut report = Report { go: GO, quick, sections: Vec::new() };

@@ -31,6 +31,8 @@ pub(crate) enum Source {
     Leaky,
     /// The program that does not leak.
     Healthy,
+    /// The program that locks itself up.
+    Stuck,
     /// The agent.
     Agent,
     /// `glg watch --json`.

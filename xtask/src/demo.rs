@@ -1,4 +1,5 @@
-//! `cargo xtask demo`: the whole way on this machine, from a leaking Go program to its decoded alert.
+//! `cargo xtask demo`: the whole way on this machine, from Go programs that leak and lock themselves up to their decoded
+//! alerts.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -10,7 +11,7 @@ use anyhow::{Context, Result, bail};
 use crate::broker::Broker;
 use crate::child::{Child, Event, Events, Source, What};
 use crate::go::{self, Arch, Variant};
-use crate::scenario::{Expected, Scenario};
+use crate::scenario::{PROGRAMS, Scenario};
 use crate::setup::{self, Component};
 use crate::{build, cmd, paths};
 
@@ -30,13 +31,12 @@ pub(crate) fn run(seconds: u64) -> Result<()> {
     }
     setup::ensure(&[Component::Bpf, Component::Broker])?;
     build::host()?;
-    let programs = build_programs(Arch::host())?;
     let dir = paths::target().join("demo");
-    fs::create_dir_all(&dir).with_context(|| format!("creating {}", dir.display()))?;
+    let programs = lay_out(&build_programs(Arch::host(), Variant::Cgo)?, &dir.join("programs"))?;
 
     let events = Events::new()?;
     let mut stage = Stage::start(&dir, &programs, &events)?;
-    let mut scenario = Scenario::new(DEVICE, Expected::from_source(&go::programs_dir())?);
+    let mut scenario = Scenario::new(DEVICE, &go::programs_dir())?;
     let played = stage.play(&mut scenario, &events, Duration::from_secs(seconds));
     let result = played.and_then(|cost| Ok((scenario.verdict()?, cost)));
     match result {
@@ -55,17 +55,32 @@ pub(crate) fn run(seconds: u64) -> Result<()> {
     }
 }
 
-/// Builds `leaky` and `healthy` for an architecture and says where they are.
-pub(crate) fn build_programs(arch: Arch) -> Result<[PathBuf; 2]> {
+/// The built [`PROGRAMS`].
+pub(crate) type Programs = [PathBuf; PROGRAMS.len()];
+
+/// Builds the programs for an architecture, those with C in them as `with_c`, and says where they are.
+pub(crate) fn build_programs(arch: Arch, with_c: Variant) -> Result<Programs> {
     let version = go::version(GO)?;
-    let builds = ["leaky", "healthy"].map(|program| go::Build {
+    let builds = PROGRAMS.map(|program| go::Build {
         version: version.clone(),
         program: program.to_owned(),
         arch,
-        variant: Variant::Plain,
+        variant: if go::WITH_C.contains(&program) { with_c } else { Variant::Plain },
     });
     go::build_programs(&builds)?;
     Ok(builds.map(|build| build.path()))
+}
+
+/// Copies them into a folder of their own, under their plain names, by which the alerts call them.
+fn lay_out(programs: &Programs, into: &Path) -> Result<Programs> {
+    fs::create_dir_all(into).with_context(|| format!("creating {}", into.display()))?;
+    let copies = PROGRAMS.map(|name| into.join(name));
+    for (program, copy) in programs.iter().zip(&copies) {
+        // A program that runs cannot be written to, and is not that of this demo any more.
+        let _ = fs::remove_file(copy);
+        fs::copy(program, copy).with_context(|| format!("copying {}", program.display()))?;
+    }
+    Ok(copies)
 }
 
 /// Starts `glg watch` on the broker, once for people and once for the verdict.
@@ -93,12 +108,13 @@ struct Stage {
     agent_started: Instant,
     leaky: Child,
     healthy: Child,
+    stuck: Child,
     watchers: [Child; 2],
     broker: Broker,
 }
 
 impl Stage {
-    fn start(dir: &Path, [leaky, healthy]: &[PathBuf; 2], events: &Events) -> Result<Self> {
+    fn start(dir: &Path, [leaky, healthy, stuck]: &Programs, events: &Events) -> Result<Self> {
         let broker = Broker::start(dir, Some(events))?;
         println!("==> mosquitto listens on 127.0.0.1:{}", broker.port);
         let watchers = start_watchers(broker.port, dir, events)?;
@@ -107,20 +123,25 @@ impl Stage {
         };
         let leaky = start("leaky", Source::Leaky, leaky)?;
         let healthy = start("healthy", Source::Healthy, healthy)?;
-        println!("==> started leaky (pid {}) and healthy (pid {})", leaky.pid(), healthy.pid());
+        let stuck = start("stuck", Source::Stuck, stuck)?;
+        let [leaks, heals, sticks] = [&leaky, &healthy, &stuck].map(Child::pid);
+        println!("==> started leaky (pid {leaks}), healthy (pid {heals}) and stuck (pid {sticks})");
         let config = write_board_file(dir, broker.port)?;
         let mut command = Command::new(build::host_agent());
         command.arg("run").arg("--config").arg(&config);
         let agent = Child::start("agent", Source::Agent, &command, dir, Some(events))?;
         println!("==> started the agent (pid {})", agent.pid());
-        Ok(Self { agent, agent_started: Instant::now(), leaky, healthy, watchers, broker })
+        Ok(Self { agent, agent_started: Instant::now(), leaky, healthy, stuck, watchers, broker })
     }
 
     /// Plays the scenario to its end, the agent's goodbye included; says what the agent cost.
     fn play(&mut self, scenario: &mut Scenario, events: &Events, time: Duration) -> Result<String> {
         scenario.start(events, PATIENCE, &mut show)?;
-        let leaky = &mut self.leaky;
-        scenario.leak(events, time, &mut show, || leaky.say("leak"))?;
+        let Self { leaky, stuck, .. } = self;
+        scenario.misbehave(events, time, &mut show, || {
+            leaky.say("leak")?;
+            stuck.say("deadlock")
+        })?;
         let cost = self.agent_cost()?;
         scenario.may_end(Source::Agent);
         let status = self.agent.terminate(PATIENCE)?;
@@ -141,24 +162,23 @@ impl Stage {
 
     fn show_logs(&self) {
         let [text, json] = &self.watchers;
-        for child in [&self.broker.child, text, json, &self.leaky, &self.healthy, &self.agent] {
+        for child in [&self.broker.child, text, json, &self.leaky, &self.healthy, &self.stuck, &self.agent] {
             eprint!("{}", child.log_tail());
         }
     }
 }
 
-/// The demo's board: the bench's, with this broker, and only the two programs watched.
+/// The demo's board: the bench's, with this broker, and only its own programs watched.
 fn write_board_file(dir: &Path, port: u16) -> Result<PathBuf> {
     let path = dir.join("board.toml");
     let bench = paths::repo().join("board-configs/bench.toml");
-    let programs = paths::target().join("go-programs");
     let text = format!(
         "inherits = {bench:?}\n\n\
          [device]\nname = \"{DEVICE}\"\n\n\
          [mqtt]\nhost = \"127.0.0.1\"\nport = {port}\n\n\
-         [[watch.match]]\npath = \"{}/*\"\naction = \"watch\"\n\n\
+         [[watch.match]]\npath = \"{}/programs/*\"\naction = \"watch\"\n\n\
          [[watch.match]]\naction = \"ignore\"\n",
-        programs.display()
+        dir.display()
     );
     fs::write(&path, text).with_context(|| format!("writing {}", path.display()))?;
     Ok(path)

@@ -15,7 +15,7 @@ use std::time::{Duration, SystemTime};
 use crate::cmd::{self, Progress};
 use crate::paths;
 
-pub(crate) use tested::{tested, variants};
+pub(crate) use tested::{WITH_C, tested, variants};
 pub(crate) use variant::{Variant, c_compiler};
 
 /// A Go release.
@@ -301,7 +301,7 @@ fn versions_file() -> PathBuf {
     programs_dir().join("go-versions.txt")
 }
 
-/// When the newest Go source below `dir` was changed.
+/// When the newest Go or C source below `dir` was changed.
 fn newest(dir: &Path) -> Result<SystemTime> {
     let mut latest = SystemTime::UNIX_EPOCH;
     let entries = fs::read_dir(dir).with_context(|| format!("read {}", dir.display()))?;
@@ -309,7 +309,7 @@ fn newest(dir: &Path) -> Result<SystemTime> {
         let path = entry?.path();
         let changed = match path.extension().and_then(|e| e.to_str()) {
             _ if path.is_dir() => newest(&path)?,
-            Some("go" | "mod") => fs::metadata(&path)?.modified()?,
+            Some("go" | "mod" | "c" | "h") => fs::metadata(&path)?.modified()?,
             _ => continue,
         };
         latest = latest.max(changed);

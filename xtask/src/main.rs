@@ -45,9 +45,9 @@ enum Task {
         #[arg(long, conflicts_with = "host")]
         bpf: bool,
     },
-    /// Watch a leaking and a healthy Go program on this machine, and show the alerts (as root)
+    /// Watch a leaking, a deadlocked and a healthy Go program on this machine, and show the alerts (as root)
     Demo {
-        /// How long to watch after the begin of the leak, at least
+        /// How long to watch after the begin of leak and deadlock, at least
         #[arg(long, default_value_t = 45)]
         seconds: u64,
     },

@@ -15,9 +15,9 @@ use qemu_tests::machine::{self, Machine};
 use crate::broker::Broker;
 use crate::child::{Child, Events, Source};
 use crate::cmd::Progress;
-use crate::demo::{build_programs, show, start_watchers};
-use crate::go::{self, Arch};
-use crate::scenario::{Expected, Scenario};
+use crate::demo::{Programs, build_programs, show, start_watchers};
+use crate::go::{self, Arch, Variant};
+use crate::scenario::Scenario;
 use crate::setup::kernel::{self, Kernel};
 use crate::setup::{self, Component};
 use crate::{build, paths};
@@ -25,7 +25,7 @@ use crate::{build, paths};
 const DEVICE: &str = "qemu-virt";
 /// From power-on to the agent's announcement, on an emulated processor that shares two cores with others.
 const UP_WITHIN: Duration = Duration::from_secs(90);
-/// How long the healthy program is watched from the begin of the leak on, at least.
+/// How long the healthy program is watched from the begin of leak and deadlock on, at least.
 const WATCH_FOR: Duration = Duration::from_secs(30);
 const PATIENCE: Duration = Duration::from_secs(30);
 const MEMORY_MIB: u32 = 1024;
@@ -37,7 +37,7 @@ pub(crate) fn run(kernel: &str) -> Result<()> {
     kernel::ensure(kernel)?;
     build::vehicle()?;
     build::host()?;
-    let programs = build_programs(Arch::Arm64)?;
+    let programs = build_programs(Arch::Arm64, Variant::Musl)?;
     let dir = paths::target().join("qemu").join(kernel.name);
     fs::create_dir_all(&dir).with_context(|| format!("creating {}", dir.display()))?;
 
@@ -54,7 +54,7 @@ pub(crate) fn run(kernel: &str) -> Result<()> {
     );
     let machine = Machine { kernel: &kernel.image(), initramfs: &image, mib: MEMORY_MIB, disk: None };
     let mut console = Child::start("console", Source::Console, &machine.command(), &dir, Some(&events))?;
-    let mut scenario = Scenario::new(DEVICE, Expected::from_source(&go::programs_dir())?);
+    let mut scenario = Scenario::new(DEVICE, &go::programs_dir())?;
     match play(&mut scenario, &mut console, &events).and_then(|()| scenario.verdict()) {
         Ok(seen) => {
             println!("\n==> as expected on arm64 Linux {}:\n{seen}\nlogs: {}", kernel.name, dir.display());
@@ -83,7 +83,9 @@ fn play(scenario: &mut Scenario, console: &mut Child, events: &Events) -> Result
     let power_on = Instant::now();
     scenario.start(events, UP_WITHIN, &mut show)?;
     println!("    up after {:.1} s", power_on.elapsed().as_secs_f64());
-    scenario.leak(events, WATCH_FOR, &mut show, || console.say("echo leak >/run/leaky"))?;
+    scenario.misbehave(events, WATCH_FOR, &mut show, || {
+        console.say("echo leak >/run/leaky; echo deadlock >/run/stuck")
+    })?;
 
     console.say(MEMORY)?;
     scenario.until(events, "the agent's memory", PATIENCE, &mut show, |s| s.memory().len() == 3)?;
@@ -95,12 +97,15 @@ fn play(scenario: &mut Scenario, console: &mut Child, events: &Events) -> Result
     }
 
     println!("==> killing the agent; its service starts it again");
-    let (offline, online) = (scenario.offline(), scenario.online());
+    let (offline, online, deadlocks) = (scenario.offline(), scenario.online(), scenario.deadlocks());
     console.say("kill -9 $(pidof goleakguard)")?;
     scenario.until(events, "the broker told of the agent's death", PATIENCE, &mut show, |s| {
         s.offline() > offline
     })?;
     scenario.until(events, "the agent is back", PATIENCE, &mut show, |s| s.online() > online)?;
+    scenario.until(events, "the deadlock that is older than this agent", PATIENCE, &mut show, |s| {
+        s.deadlocks() > deadlocks
+    })?;
 
     println!("==> powering off");
     let offline = scenario.offline();
@@ -114,13 +119,12 @@ fn play(scenario: &mut Scenario, console: &mut Child, events: &Events) -> Result
     Ok(())
 }
 
-fn write_image(image: &Path, kernel: &Kernel, port: u16, programs: &[PathBuf; 2]) -> Result<()> {
+fn write_image(image: &Path, kernel: &Kernel, port: u16, programs: &Programs) -> Result<()> {
     let progress = Progress::start("building the guest's file system");
-    let [leaky, healthy] = programs;
     let base = guest::Base { busybox: &kernel::busybox(), modules: &kernel.modules() };
     let agent = build::vehicle_agent();
-    let service =
-        guest::Service { agent: &agent, board_files: &board_files(port)?, programs: [leaky, healthy] };
+    let programs = programs.each_ref().map(PathBuf::as_path);
+    let service = guest::Service { agent: &agent, board_files: &board_files(port)?, programs };
     let bytes = guest::service(&base, &service)?;
     fs::write(image, &bytes).with_context(|| format!("writing {}", image.display()))?;
     progress.done_with(&format!("{} KiB", bytes.len() / 1024));

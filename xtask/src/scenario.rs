@@ -1,68 +1,28 @@
-//! The one scenario of the demo and of the QEMU run, judged by what `glg watch --json` says: the leaking
-//! program is reported in time with the right `go` statement, the healthy one is not reported.
+//! The one scenario of the demo and of the QEMU run, judged by what `glg watch` says: the leaking program is reported
+//! in time with the right `go` statement, the one in a deadlock with the right calls into C, the healthy one is not
+//! reported.
 
+mod deadlock;
+mod leak;
 mod message;
 
-use std::fmt;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
 
 use crate::child::{Event, Events, Source, What};
-use message::{Kind, Leak, Message, Site};
+use deadlock::Locking;
+use leak::Leaking;
+use message::{Kind, Message};
 
-/// The leak has to be reported within this time of its start.
-pub(crate) const LEAK_WITHIN: Duration = Duration::from_secs(60);
+/// The programs of the scenario.
+pub(crate) const PROGRAMS: [&str; 3] = [leak::PROGRAM, "healthy", deadlock::PROGRAM];
 
-/// The programs run for this long before the leak, so that the agent has seen them well.
+/// The programs run for this long before anything goes wrong, so that the agent has seen them well.
 const SETTLE: Duration = Duration::from_secs(12);
 /// How often a sign of life is printed.
 const HEARTBEAT: Duration = Duration::from_secs(10);
-
-/// The comment that marks the `go` statement which leaks.
-const MARKER: &str = "// LEAK";
-const LEAK_FILE: &str = "gateway.go";
-const LEAK_FUNCTION: &str = "main.(*Gateway).forward";
-
-/// The `go` statement that has to be named.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Expected {
-    function: &'static str,
-    file: &'static str,
-    line: u32,
-}
-
-impl Expected {
-    /// Looks the marked `go` statement up in the source of `leaky`.
-    pub(crate) fn from_source(go_programs: &Path) -> Result<Self> {
-        let path = go_programs.join("leaky").join(LEAK_FILE);
-        let source = std::fs::read_to_string(&path).with_context(|| format!("reading {}", path.display()))?;
-        let marked: Vec<usize> =
-            source.lines().zip(1..).filter(|(text, _)| text.contains(MARKER)).map(|(_, line)| line).collect();
-        let [line] = marked[..] else {
-            bail!("{} has {} lines with {MARKER:?} instead of one", path.display(), marked.len())
-        };
-        Ok(Self { function: LEAK_FUNCTION, file: LEAK_FILE, line: u32::try_from(line)? })
-    }
-
-    fn is(&self, site: &Site) -> bool {
-        site.function == self.function && site.file.ends_with(self.file) && site.line == self.line
-    }
-}
-
-impl fmt::Display for Expected {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} {}:{}", self.function, self.file, self.line)
-    }
-}
-
-/// The report of the leak.
-struct Report {
-    leak: Leak,
-    after: Duration,
-    bytes: u64,
-}
 
 /// Sees every event before it is judged.
 pub(crate) type Shown<'a> = dyn FnMut(&Event) + 'a;
@@ -70,16 +30,16 @@ pub(crate) type Shown<'a> = dyn FnMut(&Event) + 'a;
 /// What has been seen so far.
 pub(crate) struct Scenario {
     device: &'static str,
-    expected: Expected,
+    leak: Leaking,
+    deadlock: Locking,
     subscribed: [bool; 2],
-    ready: [bool; 2],
+    /// Which of [`PROGRAMS`] are up.
+    ready: [bool; PROGRAMS.len()],
     /// Whether the agent has said that it watches them.
-    watched: [bool; 2],
+    watched: [bool; PROGRAMS.len()],
     online: u32,
     offline: u32,
-    began: Option<Instant>,
     may_end: Vec<Source>,
-    report: Option<Report>,
     wrong: Vec<String>,
     /// What the guest said of the agent's memory.
     memory: Vec<String>,
@@ -88,19 +48,24 @@ pub(crate) struct Scenario {
 }
 
 impl Scenario {
-    /// Nothing seen yet. Messages of devices other than `device` are an error.
-    pub(crate) fn new(device: &'static str, expected: Expected) -> Self {
+    /// Nothing seen yet. What is to be named stands in the programs' sources. Messages of devices other than `device`
+    /// are an error.
+    pub(crate) fn new(device: &'static str, go_programs: &Path) -> Result<Self> {
+        let leak = leak::Expected::from_source(go_programs)?;
+        Ok(Self::of(device, leak, deadlock::Expected::from_source(go_programs)?))
+    }
+
+    fn of(device: &'static str, leak: leak::Expected, deadlock: deadlock::Expected) -> Self {
         Self {
             device,
-            expected,
+            leak: Leaking::new(leak),
+            deadlock: Locking::new(deadlock),
             subscribed: [false; 2],
-            ready: [false; 2],
-            watched: [false; 2],
+            ready: [false; PROGRAMS.len()],
+            watched: [false; PROGRAMS.len()],
             online: 0,
             offline: 0,
-            began: None,
             may_end: Vec::new(),
-            report: None,
             wrong: Vec::new(),
             memory: Vec::new(),
             messages: 0,
@@ -123,49 +88,76 @@ impl Scenario {
         self.offline
     }
 
+    /// How many times the deadlock was reported.
+    pub(crate) fn deadlocks(&self) -> u32 {
+        self.deadlock.reports
+    }
+
     /// From here on this child's end is no failure.
     pub(crate) fn may_end(&mut self, child: Source) {
         self.may_end.push(child);
     }
 
-    /// Waits until both programs are up and the agent has announced itself.
+    /// Waits until all programs are up and the agent has announced itself.
     pub(crate) fn start(&mut self, events: &Events, limit: Duration, shown: &mut Shown<'_>) -> Result<()> {
         println!("==> waiting for the programs and the agent");
         self.until(events, "glg has subscribed", limit, shown, |s| s.subscribed == [true; 2])?;
-        self.until(events, "the programs are up", limit, shown, |s| s.ready == [true; 2])?;
+        self.until(events, "the programs are up", limit, shown, |s| s.ready == [true; PROGRAMS.len()])?;
         self.until(events, "the agent has announced itself", limit, shown, |s| s.online > 0)?;
-        self.until(events, "the agent watches both programs", limit, shown, |s| s.watched == [true; 2])
+        self.until(events, "the agent watches them", limit, shown, |s| s.watched == [true; PROGRAMS.len()])
     }
 
-    /// Lets the programs run, makes one of them leak, and watches for `time` from then on, or longer, until
-    /// the leak is reported.
-    pub(crate) fn leak(
+    /// Lets the programs run, makes one leak and one lock itself up, and watches for `time` from then on, or longer,
+    /// until both are reported.
+    pub(crate) fn misbehave(
         &mut self,
         events: &Events,
         time: Duration,
         shown: &mut Shown<'_>,
         begin: impl FnOnce() -> Result<()>,
     ) -> Result<()> {
-        println!("==> both programs run without a leak for {} s", SETTLE.as_secs());
+        println!("==> all programs run well for {} s", SETTLE.as_secs());
         self.watch_for(events, SETTLE, shown)?;
         begin()?;
-        self.until(events, "the leak has begun", Duration::from_secs(10), shown, |s| s.began.is_some())?;
-        let began = self.began.unwrap_or_else(Instant::now);
-        println!("==> leaky leaks now; expected: {}", self.expected);
+        self.until(events, "leak and deadlock begin", Duration::from_secs(10), shown, |s| {
+            s.leak.began.is_some() && s.deadlock.began.is_some()
+        })?;
+        println!("==> {} leaks now; expected: {}", leak::PROGRAM, self.leak.expected);
+        println!("==> {} locks itself up now; expected: {}", deadlock::PROGRAM, self.deadlock.expected);
+        let began = Instant::now();
         loop {
             let since = began.elapsed();
-            if self.report.is_none() && since > LEAK_WITHIN {
-                bail!("the leak of {} was not reported within {} s", self.expected, LEAK_WITHIN.as_secs());
-            }
-            let end = if self.report.is_some() { time } else { time.max(LEAK_WITHIN) };
-            let left = end.saturating_sub(since);
-            if self.report.is_some() && left.is_zero() {
+            let left = self.left(since, time)?;
+            if self.leak.is_reported() && self.deadlock.is_reported() && left.is_zero() {
                 return Ok(());
             }
             self.watch_for(events, HEARTBEAT.min(left), shown)?;
-            let state = if self.report.is_some() { "reported" } else { "not reported yet" };
-            println!("    {:.0} s after its begin: {state}", began.elapsed().as_secs_f64());
+            let state = |reported| if reported { "reported" } else { "not reported yet" };
+            println!(
+                "    {:.0} s after their begin: leak {}, deadlock {}",
+                began.elapsed().as_secs_f64(),
+                state(self.leak.is_reported()),
+                state(self.deadlock.is_reported())
+            );
         }
+    }
+
+    /// How long to watch on: for `time` in all, and until nothing is missing. Fails when something is overdue.
+    fn left(&self, since: Duration, time: Duration) -> Result<Duration> {
+        let mut end = time;
+        if !self.leak.is_reported() {
+            end = end.max(leak::WITHIN);
+            if since > leak::WITHIN {
+                self.leak.verdict()?;
+            }
+        }
+        if !self.deadlock.is_reported() {
+            end = end.max(deadlock::WITHIN);
+            if since > deadlock::WITHIN {
+                self.deadlock.verdict()?;
+            }
+        }
+        Ok(end.saturating_sub(since))
     }
 
     /// Takes events until `done`, for at most `limit`. Fails also when a child ends, and on the first report
@@ -207,8 +199,8 @@ impl Scenario {
             bail!("{:?} has ended", event.from)
         };
         if matches!(event.from, Source::Agent | Source::Console) && line.contains(": watching, Go ") {
-            for (watched, name) in self.watched.iter_mut().zip(["leaky (", "healthy ("]) {
-                *watched |= line.contains(name);
+            for (watched, name) in self.watched.iter_mut().zip(PROGRAMS) {
+                *watched |= line.contains(&format!("{name} ("));
             }
         }
         match event.from {
@@ -217,20 +209,22 @@ impl Scenario {
                 *if event.from == Source::Json { json } else { text } = true;
             }
             Source::Json => self.message(line, event.at)?,
+            Source::Text => self.deadlock.take_text(line),
             Source::Leaky => self.program(0, line, event.at),
             Source::Healthy => self.program(1, line, event.at),
-            // In the machine both programs share the console; their lines carry their names (guest/program).
+            Source::Stuck => self.program(2, line, event.at),
+            // In the machine the programs share the console; their lines carry their names (guest/program).
             Source::Console => {
                 if let Some(figure) = line.trim().strip_prefix("agent ") {
                     self.memory.push(figure.to_owned());
                 }
-                for (index, name) in ["leaky: ", "healthy: "].into_iter().enumerate() {
-                    if let Some((_, line)) = line.split_once(name) {
+                for (index, name) in PROGRAMS.into_iter().enumerate() {
+                    if let Some((_, line)) = line.split_once(&format!("{name}: ")) {
                         self.program(index, line, event.at);
                     }
                 }
             }
-            Source::Agent | Source::Broker | Source::Text => {}
+            Source::Agent | Source::Broker => {}
         }
         match self.wrong.first() {
             Some(wrong) => bail!("{wrong}"),
@@ -244,7 +238,9 @@ impl Scenario {
         {
             *ready = true;
         } else if line.starts_with("LEAKING ") {
-            self.began.get_or_insert(at);
+            self.leak.began.get_or_insert(at);
+        } else if line.starts_with("CROSSING ") {
+            self.deadlock.began.get_or_insert(at);
         }
     }
 
@@ -263,38 +259,24 @@ impl Scenario {
         if message.device != self.device {
             self.wrong.push(format!("a message of device {:?} instead of {:?}", message.device, self.device));
         }
-        match (message.kind, message.leak) {
-            (Kind::Online, _) => self.online += 1,
-            (Kind::Offline, _) => self.offline += 1,
-            (Kind::Leak, Some(leak)) => self.judge(leak, message.bytes, at),
-            (Kind::Leak, None) => bail!("`glg watch --json` wrote a leak without its particulars: {line}"),
-            (Kind::Other, _) => {}
-        }
-        Ok(())
-    }
-
-    fn judge(&mut self, leak: Leak, bytes: u64, at: Instant) {
-        if leak.target.name != "leaky" {
-            self.wrong.push(format!("a program that does not leak was reported: {leak}"));
-            return;
-        }
-        let Some(began) = self.began else {
-            self.wrong.push(format!("reported before it leaked: {leak}"));
-            return;
+        let incomplete = || format!("`glg watch --json` wrote an alert without its particulars: {line}");
+        let bytes = message.bytes;
+        let judged = match message.kind {
+            Kind::Online => {
+                self.online += 1;
+                Ok(())
+            }
+            Kind::Offline => {
+                self.offline += 1;
+                Ok(())
+            }
+            Kind::Leak => self.leak.take(message.particulars().with_context(incomplete)?, bytes, at),
+            Kind::Deadlock => self.deadlock.take(message.particulars().with_context(incomplete)?, bytes, at),
+            Kind::LockWait | Kind::StuckThreads => Err(format!("nothing of the kind is there: {line}")),
+            Kind::Other => Ok(()),
         };
-        if !leak.sites.first().is_some_and(|site| self.expected.is(site)) {
-            self.wrong.push(format!("expected {} as the first site, but got {leak}", self.expected));
-            return;
-        }
-        // The leaked ones never end, and the probes saw every one of them begin.
-        let evidence = leak.sites.first().and_then(|site| site.attributed.as_ref());
-        if !evidence.is_some_and(|counted| counted.created > 0 && counted.exited == 0) {
-            self.wrong.push(format!("reported without the probes' evidence: {leak}"));
-            return;
-        }
-        if self.report.is_none() {
-            self.report = Some(Report { leak, after: at.saturating_duration_since(began), bytes });
-        }
+        self.wrong.extend(judged.err());
+        Ok(())
     }
 
     /// What was seen, or what is missing from it.
@@ -302,101 +284,24 @@ impl Scenario {
         if let Some(wrong) = self.wrong.first() {
             bail!("{wrong}");
         }
-        let Some(Report { leak, after, bytes }) = &self.report else {
-            bail!("the leak of {} was not reported", self.expected)
-        };
-        let seconds = after.as_secs_f64();
-        if *after > LEAK_WITHIN {
-            bail!("the leak was reported only after {seconds:.1} s (allowed: {} s)", LEAK_WITHIN.as_secs());
-        }
         Ok(format!(
-            "leak reported {seconds:.1} s after it began, in {bytes} bytes:\n  {leak}\n\
-             healthy not reported\n\
-             {} messages, {} bytes on the wire in all",
-            self.messages, self.bytes
+            "{}\n{}\nhealthy not reported\n{} messages, {} bytes on the wire in all",
+            self.leak.verdict()?,
+            self.deadlock.verdict()?,
+            self.messages,
+            self.bytes
         ))
     }
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    const LEAK: &str = r#"{"kind":"leak","device":"d","bytes":140,"grade":"stuck","goroutines":500,
-        "baseline":43,"window_s":24,"target":{"name":"leaky","pid":7,"go":"1.24.11"},
-        "sites":[{"function":"main.(*Gateway).forward","file":"leaky/gateway.go","line":88,"wait":"chan send",
-        "count":450,"grew":200,"attributed":{"created":160,"exited":0,"seconds":8.0}}]}"#;
-
-    fn scenario() -> Scenario {
-        let expected = Expected { function: LEAK_FUNCTION, file: LEAK_FILE, line: 88 };
-        Scenario::new("d", expected)
+/// Fails if that was too late.
+fn within(what: &str, after: Duration, limit: Duration) -> Result<()> {
+    if after > limit {
+        let seconds = after.as_secs_f64();
+        bail!("the {what} was reported only after {seconds:.1} s (allowed: {} s)", limit.as_secs());
     }
-
-    fn event(from: Source, at: Instant, line: &str) -> Event {
-        Event { from, at, what: What::Line(line.replace('\n', " ")) }
-    }
-
-    /// The leak begins, and after so many seconds this message comes.
-    fn verdict_on(message: &str, seconds: u64) -> Result<String> {
-        let start = Instant::now();
-        let mut scenario = scenario();
-        scenario.take(&event(Source::Leaky, start, "LEAKING 1795307916701"))?;
-        scenario.take(&event(Source::Json, start + Duration::from_secs(seconds), message))?;
-        scenario.verdict()
-    }
-
-    #[test]
-    fn the_marked_line_is_the_go_statement() {
-        let programs = crate::paths::repo().join("go-programs");
-        let expected = Expected::from_source(&programs).unwrap();
-        let source = std::fs::read_to_string(programs.join("leaky/gateway.go")).unwrap();
-        let line = source.lines().nth(expected.line as usize - 1).unwrap();
-        assert!(line.trim_start().starts_with("go func()"), "{line}");
-    }
-
-    #[test]
-    fn the_right_report_in_time() {
-        let text = verdict_on(LEAK, 31).unwrap();
-        assert!(text.contains("31.0 s after it began, in 140 bytes"), "{text}");
-        assert!(text.contains("main.(*Gateway).forward leaky/gateway.go:88 [chan send]"), "{text}");
-        assert!(text.contains("in 8.0 s 160 created, 0 ended"), "{text}");
-    }
-
-    #[test]
-    fn reports_that_are_wrong() {
-        for (message, seconds, complaint) in [
-            (LEAK.to_owned(), 61, "only after 61.0 s"),
-            (LEAK.replace("\"line\":88", "\"line\":89"), 30, "as the first site"),
-            (LEAK.replace("forward", "forward.func1"), 30, "as the first site"),
-            (LEAK.replace("gateway.go", "main.go"), 30, "as the first site"),
-            (LEAK.replace("leaky\",", "healthy\","), 30, "does not leak"),
-            (LEAK.replace("\"created\":160", "\"created\":0"), 30, "without the probes' evidence"),
-            (LEAK.replace("\"exited\":0", "\"exited\":9"), 30, "without the probes' evidence"),
-            (LEAK.replace("\"d\"", "\"e\""), 30, "device \"e\""),
-            (r#"{"kind":"leak","device":"d","bytes":9}"#.to_owned(), 30, "without its particulars"),
-            (r#"{"kind":"online","device":"d","bytes":9}"#.to_owned(), 30, "was not reported"),
-            ("{".to_owned(), 30, "wrote {"),
-            ("glg/v1/d/state: skipped: 3 bytes too many".to_owned(), 30, "3 bytes too many"),
-        ] {
-            let error = verdict_on(&message, seconds).expect_err(&message);
-            assert!(format!("{error:#}").contains(complaint), "{error:#}");
-        }
-    }
-
-    #[test]
-    fn a_report_before_the_leak_is_false() {
-        let mut scenario = scenario();
-        let error = scenario.take(&event(Source::Json, Instant::now(), LEAK)).unwrap_err();
-        assert!(error.to_string().contains("before it leaked"), "{error}");
-    }
-
-    #[test]
-    fn the_console_speaks_for_both_programs() {
-        let mut scenario = scenario();
-        for line in ["rc: up", "leaky: READY 77", "healthy: READY 78"] {
-            assert_ne!(scenario.ready, [true; 2]);
-            scenario.take(&event(Source::Console, Instant::now(), line)).unwrap();
-        }
-        assert!(scenario.ready == [true; 2] && scenario.began.is_none());
-    }
+    Ok(())
 }
+
+#[cfg(test)]
+mod tests;

@@ -47,6 +47,7 @@ const STEPS: &[Step] = &[
     needed("vehicle binary", || build::vehicle().map(|()| ONE)),
     needed("host binaries", || build::host().map(|()| ONE)),
     other("arm64 kernel in QEMU", || qemu::run(KERNELS[0].name).map(|()| ONE)),
+    other("agent's tests on arm64", || qemu::agent_tests::run_on_three(&KERNELS[0], None)),
 ];
 
 const fn needed(name: &'static str, run: fn() -> Result<Count>) -> Step {

@@ -55,7 +55,7 @@ pub(crate) fn take(program: &Program, form: Form) -> Result<Dumped> {
 }
 
 /// The agent of this machine, as it is handed out.
-fn agent() -> PathBuf {
+pub(crate) fn agent() -> PathBuf {
     env::var_os("GLG_AGENT").map_or_else(|| PathBuf::from(env!("CARGO_BIN_EXE_goleakguard")), PathBuf::from)
 }
 

@@ -8,8 +8,11 @@ mod count;
 mod crowd;
 mod dump;
 mod hit;
+mod locks;
+mod look;
 mod program;
 mod row;
+mod service;
 mod spawn;
 mod stall;
 mod walk;
@@ -58,6 +61,10 @@ fn run(section: &str, effort: Effort) -> Result<()> {
         "count" => count::measure(effort),
         "crowd" => crowd::measure(effort),
         "hit" => hit::measure(effort),
-        _ => bail!("which section? spawn, churn, count, crowd or hit; `cargo xtask bench` runs them all"),
+        "locks" => locks::measure(effort),
+        "look" => look::measure(effort),
+        _ => bail!(
+            "which section? spawn, churn, count, crowd, hit, locks or look; `cargo xtask bench` runs them all"
+        ),
     }
 }

@@ -6,10 +6,14 @@ use anyhow::Result;
 
 use super::{Arch, Build, Variant, programs_dir, version, versions};
 
+/// Programs with C in them; `kinds` is one only where it is built so.
+pub(crate) const WITH_C: [&str; 3] = ["locking", "locks", "stuck"];
+
 /// What they run on a machine of this architecture.
 pub(crate) fn tested(arch: Arch) -> Result<Vec<Build>> {
     let mut builds = Vec::new();
-    for program in programs()?.iter().filter(|program| !["kinds", "locks"].contains(&program.as_str())) {
+    let otherwise = |program: &String| program == "kinds" || WITH_C.contains(&program.as_str());
+    for program in programs()?.iter().filter(|program| !otherwise(program)) {
         builds.extend(of_every_release(program, arch, &[Variant::Plain])?);
     }
     builds.extend(variants("kinds", arch)?);

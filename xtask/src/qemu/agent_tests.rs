@@ -37,11 +37,12 @@ const FILES_ONLY: &str = "it reads files of both architectures and no process: d
 const TOO_SLOW: &str = "what an emulator runs is still there when it is looked at";
 const BUSYBOX: &str = "busybox's unshare does not end what it has started";
 
+const NO_BROKER: &str =
+    "mosquitto is not in the guest: `cargo xtask qemu` has the service and a broker outside";
+
 const NOT_THERE: &[NotThere] = &[
-    all_of(
-        "service",
-        "mosquitto is not in the guest: `cargo xtask qemu` has the service and a broker outside",
-    ),
+    all_of("service", NO_BROKER),
+    all_of("alerts", NO_BROKER),
     all_of("daemons", "Debian's daemons need more memory and time than an emulated machine has"),
     all_of("capture", "`cargo xtask capture` runs it there when images are taken"),
     all_of("locks", "its thousands of looks at busy programs take an emulator far too long"),
@@ -76,7 +77,7 @@ pub(crate) struct Tests<'a> {
 }
 
 /// The tests on the oldest, a middle and the newest Go.
-fn run_on_three(kernel: &Kernel, only: Option<&str>) -> Result<Count> {
+pub(crate) fn run_on_three(kernel: &Kernel, only: Option<&str>) -> Result<Count> {
     for not in NOT_THERE {
         let test = not.test.map(|test| format!(", {test}")).unwrap_or_default();
         println!("    not in the guest: {}{test}: {}", not.program, not.why);
