@@ -15,7 +15,8 @@ use serde_json::Value;
 
 const LOCKS: &str = "locks-cgo";
 /// Verdicts as early as a config may ask for.
-const LOCKS_SOON: &str = "[attribute]\nenabled = false\n[locks]\ndeadlock_s = 2\nwait_s = 10\n";
+const LOCKS_SOON: &str =
+    "[attribute]\nenabled = false\n[locks]\ncontention_s = 0\ndeadlock_s = 2\nwait_s = 10\n";
 
 /// A broker and who listens there; the agent and the programs are the tests'. The folder is the last to go.
 struct Stage {

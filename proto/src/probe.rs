@@ -87,11 +87,13 @@ pub enum Counter {
     LongWaitsLost = 12,
     /// Threads that have blocked, of which it could not be read in which call.
     CallsUnreadable = 13,
+    /// Waits whose end the kernel did not tell: the same thread has begun another.
+    EndsMissed = 14,
 }
 
 impl Counter {
     /// Number of counters.
-    pub const COUNT: u32 = 14;
+    pub const COUNT: u32 = 15;
 }
 
 /// What the exit probe needs to know of a target's runtime.

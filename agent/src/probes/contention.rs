@@ -47,6 +47,8 @@ const REGISTERS: [(&str, u32); 2] = [("orig_x0", 272), ("syscallno", 280)];
 const REHEARSAL: Duration = Duration::from_millis(1);
 const REHEARSAL_MAX: Duration = Duration::from_secs(10);
 const REHEARSALS: u32 = 3;
+/// How often each place is tried.
+const ROUNDS: usize = 3;
 /// Says `1` on a kernel with PREEMPT_RT (kernel/ksysfs.c). There a ring buffer's lock may sleep (before Linux 6.12,
 /// kernel/bpf/ringbuf.c), and the scheduler must not: no wait is told one by one.
 const REALTIME: &str = "/sys/kernel/realtime";
@@ -122,12 +124,14 @@ impl Contention {
     /// own shows.
     fn learn(&mut self, programs: &mut Ebpf) -> Result<Observed, ProbeError> {
         let (told, stack_sizes, registers) = told_by_kernel()?;
-        for stack in stack_sizes {
-            for padding in PADDINGS {
-                let places = Observed { registers: stack.saturating_sub(registers + padding), ..told };
-                if self.rehearse(programs, places)? {
-                    return Ok(places);
-                }
+        let tops = stack_sizes
+            .iter()
+            .flat_map(|stack| PADDINGS.iter().map(move |padding| stack.saturating_sub(*padding)));
+        // On a busy machine the right place may not show at once.
+        for top in std::iter::repeat_n(tops, ROUNDS).flatten() {
+            let places = Observed { registers: top.saturating_sub(registers), ..told };
+            if self.rehearse(programs, places)? {
+                return Ok(places);
             }
         }
         Err(ProbeError::NotObservable(
@@ -252,6 +256,7 @@ impl Probes {
             waits: self.counter(Counter::Waits)?,
             locks_seen: self.counter(Counter::LocksSeen)?,
             blocked_full: self.counter(Counter::BlockedFull)?,
+            ends_missed: self.counter(Counter::EndsMissed)?,
             locks_full: self.counter(Counter::LocksFull)?,
             long_waits_lost: self.counter(Counter::LongWaitsLost)?,
             unreadable: self.counter(Counter::CallsUnreadable)?,
