@@ -32,8 +32,10 @@ pub fn examine() -> bool {
         Finding { what: "kernel", result: kernel(), needed: true },
         Finding { what: "/proc", result: proc(), needed: true },
         Finding { what: "read foreign memory", result: foreign_memory(), needed: true },
+        Finding { what: "threads in C", result: threads(), needed: false },
         Finding { what: "load eBPF", result: text, needed: false },
         Finding { what: "probe cost", result: cost, needed: false },
+        Finding { what: "waits for locks", result: waits(), needed: false },
         Finding { what: "clock", result: wall_clock(), needed: false },
     ];
     let mut fit = true;
@@ -126,9 +128,26 @@ pub fn sleep_until_eof() {
     let _ = std::io::copy(&mut std::io::stdin(), &mut std::io::sink());
 }
 
+const LIMITS: ProbeLimits = ProbeLimits { sites: 16, targets: 1, event_bytes: 4096 };
+
+fn threads() -> Result<String, String> {
+    match fs::read("/proc/thread-self/syscall") {
+        Ok(_) => Ok("the kernel tells where threads stand".to_owned()),
+        Err(error) => Err(format!("deadlocks in C are not found: /proc/PID/task/TID/syscall: {error}")),
+    }
+}
+
+/// Observes itself for a moment.
+fn waits() -> Result<String, String> {
+    let mut probes = Probes::load_observing(&LIMITS, 16).map_err(|error| error.to_string())?;
+    let observed = probes.observe(std::process::id(), 0..0, u64::MAX);
+    probes.stop_observing();
+    observed.map_err(|error| error.to_string())?;
+    Ok("can be measured: one of the agent's own was seen".to_owned())
+}
+
 fn ebpf() -> Result<(String, Probes), String> {
-    let limits = ProbeLimits { sites: 16, targets: 1, event_bytes: 4096 };
-    let mut probes = Probes::load(&limits).map_err(|error| error.to_string())?;
+    let mut probes = Probes::load(&LIMITS).map_err(|error| error.to_string())?;
     // A process of our own, seen to begin and to end.
     let child = Command::new("/proc/self/exe").arg("--version").stdout(Stdio::null()).spawn();
     let mut child = child.map_err(|error| format!("no child process: {error}"))?;

@@ -21,9 +21,9 @@ pub use observe::{Wanted, time};
 
 use observe::Observed;
 
-use crate::native::{Frame, Native};
+use crate::native::Native;
 use crate::remote::{Remote, absence};
-use crate::threads::c_stack;
+use crate::threads::{CStack, c_stack};
 
 /// Looks of which two in a row have to find the same.
 const LOOKS: u32 = 5;
@@ -58,7 +58,7 @@ struct Standing {
 struct Wait {
     waiter: Waiter,
     waited_ms: Option<u64>,
-    c_stack: Vec<Frame>,
+    c_stack: CStack,
     go_stack: Vec<GoFrame>,
 }
 

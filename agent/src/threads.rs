@@ -10,7 +10,7 @@ use glg_engine::runtime::Runtime;
 use glg_proto::wire::head;
 use nix::errno::Errno;
 
-use crate::native::{Beneath, Frame, Native, Start};
+use crate::native::{Beneath, End, Frame, Native, Start};
 
 /// The lines of `sched` that come first.
 const SCHED_HEAD: usize = 384;
@@ -65,21 +65,35 @@ impl ProcThreads {
     }
 }
 
-/// The C in which a thread waits, the innermost function first; empty when it cannot be read.
+/// The C in which a thread waits.
+#[derive(Default)]
+pub(crate) struct CStack {
+    /// The innermost function first; empty when it cannot be read.
+    pub(crate) frames: Vec<Frame>,
+    /// Why functions further out are missing, if they are.
+    pub(crate) missing: Option<&'static str>,
+}
+
+/// The C in which a thread waits.
 pub(crate) fn c_stack(
     native: &mut Native,
     memory: &mut dyn Memory,
     runtime: &Runtime,
     waiter: &Waiter,
-) -> Vec<Frame> {
+) -> CStack {
     let is_go = |pc: Addr| runtime.is_go_code(pc);
     let below = waiter.goroutine.filter(|_| waiter.g0_sp.is_some());
     let g_sp = below.map(|goroutine| goroutine.sched_sp);
     let beneath = Beneath { is_go: &is_go, g0_sp: below.and(waiter.g0_sp), g_sp };
     let mut frames = Vec::new();
     // What waits can be told without the stack in which it does.
-    let _ = native.stack(memory, Start::from(&waiter.call), &beneath, &mut frames);
-    frames
+    let missing = match native.stack(memory, Start::from(&waiter.call), &beneath, &mut frames) {
+        Ok(End::Go { .. } | End::Beginning) => None,
+        Ok(End::Cut) => Some("there are too many"),
+        Ok(End::Lost(why)) => Some(why),
+        Err(_) => Some("the stack could not be read"),
+    };
+    CStack { frames, missing }
 }
 
 /// The function that asked for the lock which the C library waits for; empty when that cannot be told.
@@ -208,7 +222,7 @@ impl Threads for ProcThreads {
     fn asked_by(&mut self, memory: &mut dyn Memory, runtime: &Runtime, waiter: &Waiter) -> CFunction {
         // Made anew each time: it is rarely asked, and what it remembers is not small.
         let mut native = Native::new(self.pid, runtime.layout.arch);
-        asking(&c_stack(&mut native, memory, runtime, waiter))
+        asking(&c_stack(&mut native, memory, runtime, waiter).frames)
     }
 }
 

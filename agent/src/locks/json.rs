@@ -46,7 +46,8 @@ fn wait(wait: &Wait) -> String {
         ("waited_ms", or_null(wait.waited_ms)),
         ("timed", waiter.futex.timed.to_string()),
         ("goid", or_null(waiter.goroutine.map(|goroutine| goroutine.goid))),
-        ("c_stack", array(wait.c_stack.iter().map(c_frame))),
+        ("c_stack", array(wait.c_stack.frames.iter().map(c_frame))),
+        ("c_stack_missing", wait.c_stack.missing.map_or_else(|| "null".to_owned(), string)),
         ("go_stack", array(wait.go_stack.iter().map(go_frame))),
     ])
 }

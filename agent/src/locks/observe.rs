@@ -197,7 +197,7 @@ fn named(
     process: &mut Process<'_>,
     native: &mut Native,
 ) -> Result<Option<Named>, Error> {
-    let c_function = asking(&c_stack(native, process.memory, runtime, waiter));
+    let c_function = asking(&c_stack(native, process.memory, runtime, waiter).frames);
     let stack = match waiter.goroutine {
         Some(goroutine) => stack_in_go(runtime, process, goroutine.g)?,
         None => Vec::new(),

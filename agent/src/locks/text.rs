@@ -78,8 +78,11 @@ fn wait(text: &mut String, wait: &Wait) {
         Owner::Unknown => {}
     }
     text.push('\n');
-    for frame in &wait.c_stack {
+    for frame in &wait.c_stack.frames {
         let _ = writeln!(text, "    {:<40} {}{}", named(frame), frame.module, how(frame));
+    }
+    if let Some(why) = wait.c_stack.missing {
+        let _ = writeln!(text, "    (functions further out are not known: {why})");
     }
     for frame in &wait.go_stack {
         let _ = writeln!(text, "    {:<40} {}:{}", frame.function, frame.file, frame.line);
