@@ -17,7 +17,7 @@ use saying::{Looking, State, places_said};
 const RELEASES: [&str; 3] = ["1.19.8", "1.24.11", "1.27.3"];
 /// Looks at each program in its state: all of them see the same.
 const AGAIN: usize = 20;
-/// Looks at healthy programs that none of them may take for a deadlock, unless `GLG_HEALTHY_LOOKS` says how many.
+/// Looks at healthy programs that none of them may take for a deadlock.
 const HEALTHY: usize = 5000;
 
 /// A C library.
@@ -291,8 +291,7 @@ fn threads_that_stay_in_c() {
 fn a_healthy_program_has_no_deadlock() {
     let programs = std::cell::Cell::new(0);
     for_every(BOTH, |_, _| programs.set(programs.get() + 1));
-    let wanted = env::var("GLG_HEALTHY_LOOKS").map_or(HEALTHY, |looks| looks.parse().unwrap());
-    let looks = wanted.div_ceil(programs.get());
+    let looks = HEALTHY.div_ceil(programs.get());
     let owners_seen = std::cell::Cell::new(0);
     for_every(BOTH, |release, variant| {
         let what = format!("Go {release}, {variant}");
