@@ -67,6 +67,8 @@ const NOT_THERE: &[NotThere] = &[
     one_of("stripped", "stripped_files_of_both_architectures_open", FILES_ONLY),
 ];
 
+/// Takes an emulator many minutes: run when it is asked for by its name, `cargo xtask qemu --tests=locks`.
+const BY_NAME: &str = "locks";
 /// `common::GO` of the tests.
 const MIDDLE: &str = "1.24";
 /// Everything, in an emulator on two cores that others use, too.
@@ -90,6 +92,9 @@ pub(crate) fn run_on_three(kernel: &Kernel, only: Option<&str>) -> Result<Count>
         let test = not.test.map(|test| format!(", {test}")).unwrap_or_default();
         println!("    not in the guest: {}{test}: {}", not.program, not.why);
     }
+    if only.is_none() {
+        println!("    not without being named: {BY_NAME}: it takes an emulator many minutes");
+    }
     let programs = programs()?;
     let tests = Tests { name: "tests", only, programs: &programs, environment: &[] };
     let (count, _) = run_some(kernel, &tests)?;
@@ -107,7 +112,7 @@ pub(crate) fn run_some(kernel: &Kernel, tests: &Tests<'_>) -> Result<(Count, Pat
     binaries.sort();
     binaries.retain(|(name, _)| {
         let there = !NOT_THERE.iter().any(|not| not.program == name && not.test.is_none());
-        there && tests.only.is_none_or(|only| only == name)
+        there && tests.only.map_or(name != BY_NAME, |only| only == name)
     });
     if binaries.is_empty() {
         bail!("no such tests are run in the guest");
