@@ -45,7 +45,6 @@ const NOT_THERE: &[NotThere] = &[
     all_of("service", NO_BROKER),
     all_of("alerts", NO_BROKER),
     all_of("daemons", "Debian's daemons need more memory and time than an emulated machine has"),
-    all_of("capture", "`cargo xtask capture` runs it there when images are taken"),
     all_of("native", "it compiles programs: there is no C compiler in the guest"),
     one_of(
         "locks",
@@ -67,8 +66,11 @@ const NOT_THERE: &[NotThere] = &[
     one_of("stripped", "stripped_files_of_both_architectures_open", FILES_ONLY),
 ];
 
-/// Takes an emulator many minutes: run when it is asked for by its name, `cargo xtask qemu --tests=locks`.
-const BY_NAME: &str = "locks";
+/// What is run only when it is asked for by its name, as in `cargo xtask qemu --tests=locks`, and why.
+const BY_NAME: &[(&str, &str)] = &[
+    ("capture", "`cargo xtask capture` runs it when images are taken"),
+    ("locks", "it takes an emulator many minutes"),
+];
 /// `common::GO` of the tests.
 const MIDDLE: &str = "1.24";
 /// Everything, in an emulator on two cores that others use, too.
@@ -92,8 +94,8 @@ pub(crate) fn run_on_three(kernel: &Kernel, only: Option<&str>) -> Result<Count>
         let test = not.test.map(|test| format!(", {test}")).unwrap_or_default();
         println!("    not in the guest: {}{test}: {}", not.program, not.why);
     }
-    if only.is_none() {
-        println!("    not without being named: {BY_NAME}: it takes an emulator many minutes");
+    for (program, why) in BY_NAME.iter().filter(|_| only.is_none()) {
+        println!("    only when it is named: {program}: {why}");
     }
     let programs = programs()?;
     let tests = Tests { name: "tests", only, programs: &programs, environment: &[] };
@@ -112,7 +114,8 @@ pub(crate) fn run_some(kernel: &Kernel, tests: &Tests<'_>) -> Result<(Count, Pat
     binaries.sort();
     binaries.retain(|(name, _)| {
         let there = !NOT_THERE.iter().any(|not| not.program == name && not.test.is_none());
-        there && tests.only.map_or(name != BY_NAME, |only| only == name)
+        let by_name = BY_NAME.iter().any(|(program, _)| program == name);
+        there && tests.only.map_or(!by_name, |only| only == name)
     });
     if binaries.is_empty() {
         bail!("no such tests are run in the guest");
