@@ -7,8 +7,11 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test fails by panicking")]
 
 mod common;
+#[path = "../../engine/tests/captured/traceback.rs"]
+#[allow(dead_code, reason = "the engine's tests use the rest")]
+mod traceback;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::process::Command;
 
 use common::sites::text;
@@ -17,9 +20,7 @@ use glg_engine::dump::plain;
 use glg_engine::step::Process;
 use glg_engine::symbols::Symbols;
 use glg_engine::traces::{Target, TraceLimits, Tracer};
-
-/// The goroutine that answers.
-const ASKED: u64 = 1;
+use traceback::{ASKED, compare, compare_grouped, goroutines, same_goroutines};
 
 /// What `goleakguard dump` prints.
 fn dump(pid: u32, arguments: &[&str]) -> String {
@@ -28,94 +29,6 @@ fn dump(pid: u32, arguments: &[&str]) -> String {
     let errors = String::from_utf8(output.stderr).unwrap();
     assert!(output.status.success() && errors.is_empty(), "{}: {errors}", output.status);
     String::from_utf8(output.stdout).unwrap()
-}
-
-/// Goroutines of a traceback by their number, as lines without what may differ.
-fn goroutines(traceback: &str) -> BTreeMap<u64, Vec<String>> {
-    let mut all = BTreeMap::new();
-    for block in traceback.trim_end().split("\n\n") {
-        let number = block.strip_prefix("goroutine ").and_then(|rest| rest.split(' ').next());
-        let number = number.unwrap_or_else(|| panic!("no goroutine: {block}")).parse().unwrap();
-        let lines = block.lines().map(comparable).collect();
-        assert!(all.insert(number, lines).is_none(), "goroutine {number} twice");
-    }
-    all
-}
-
-fn comparable(line: &str) -> String {
-    if line.starts_with("goroutine ") {
-        let parts = line.split(", ").filter(|part| !part.contains(" minutes"));
-        let line = parts.collect::<Vec<_>>().join(", ");
-        return if line.ends_with("]:") { line } else { line + "]:" };
-    }
-    line.to_owned()
-}
-
-/// Where the arguments begin: the parenthesis that the last one closes.
-fn arguments_at(line: &str) -> usize {
-    let mut depth = 0;
-    for (at, c) in line.char_indices().rev() {
-        match c {
-            ')' => depth += 1,
-            '(' => depth -= 1,
-            _ => {}
-        }
-        if depth == 0 {
-            return at;
-        }
-    }
-    panic!("no arguments: {line}");
-}
-
-/// Functions of the answering goroutine that are the same whatever it does.
-fn outer_functions(lines: &[String]) -> Vec<String> {
-    let functions = lines.iter().skip(1).filter(|line| !line.starts_with('\t'));
-    let outer = functions.skip_while(|line| !line.contains("oracle.Serve("));
-    let outer: Vec<String> = outer.map(|line| line[..arguments_at(line)].to_owned()).collect();
-    assert!(!outer.is_empty(), "{lines:?}");
-    outer
-}
-
-fn compare(what: &str, inside: &str, outside: &str) -> usize {
-    let (mut inside, mut outside) = (goroutines(inside), goroutines(outside));
-    let asked = [&mut inside, &mut outside].map(|all| outer_functions(&all.remove(&ASKED).unwrap()));
-    assert_eq!(asked[0], asked[1], "{what}: the goroutine that answers");
-    same_goroutines(what, &inside, &outside);
-    inside.len() + 1
-}
-
-fn same_goroutines(what: &str, inside: &BTreeMap<u64, Vec<String>>, outside: &BTreeMap<u64, Vec<String>>) {
-    let numbers = |all: &BTreeMap<u64, Vec<String>>| all.keys().copied().collect::<Vec<_>>();
-    assert_eq!(numbers(inside), numbers(outside), "{what}: goroutines");
-    for (number, lines) in inside {
-        assert_eq!(
-            lines.join("\n"),
-            outside[number].join("\n"),
-            "{what}: goroutine {number}, Go left, we right"
-        );
-    }
-}
-
-/// Stacks of a profile without the answering goroutine, columns no longer aligned.
-fn stacks(profile: &str) -> BTreeMap<String, u64> {
-    let mut all = BTreeMap::new();
-    let blocks = profile.trim_end().split_once('\n').unwrap().1.split("\n\n");
-    let answers =
-        |block: &str| block.contains("oracle.Serve") || block.contains("running: stack unavailable");
-    for block in blocks.filter(|block| !answers(block)) {
-        let (count, stack) = block.split_once(" @").unwrap_or_else(|| panic!("no stack: {block}"));
-        let mut stack = stack.to_owned();
-        while stack.contains("\t\t") {
-            stack = stack.replace("\t\t", "\t");
-        }
-        assert!(all.insert(stack, count.parse().unwrap()).is_none(), "twice: {block}");
-    }
-    all
-}
-
-fn same_stacks(what: &str, inside: &str, outside: &str) {
-    assert_eq!(inside.lines().next(), outside.lines().next(), "{what}");
-    assert_eq!(stacks(inside), stacks(outside), "{what}: Go left, we right");
 }
 
 fn compare_program(release: &str, name: &str, least: usize) {
@@ -128,7 +41,7 @@ fn compare_with(release: &str, name: &str, arguments: &[&str], least: usize) {
     let what = format!("Go {release}, {name}");
     let compared = compare(&what, &text(&said["plain"]), &dump(program.pid(), &[]));
     assert!(compared >= least, "{what}: {compared} goroutines");
-    same_stacks(&what, &text(&said["grouped"]), &dump(program.pid(), &["--grouped"]));
+    compare_grouped(&what, &text(&said["grouped"]), &dump(program.pid(), &["--grouped"]));
     println!("{what}: {compared} goroutines equal");
 }
 
@@ -163,7 +76,7 @@ fn wherever_a_goroutine_is_stopped() {
             assert!(inside.len() == 3 && inside.values().all(|lines| lines[0].ends_with("[runnable]:")));
             places.extend(inside.into_values().map(|lines| lines[2].clone()));
             let (inside, outside) = while_held(&mut program, "grouped", &["--grouped"]);
-            same_stacks(&what, &inside, &outside);
+            compare_grouped(&what, &inside, &outside);
         }
         println!("{what}: goroutines equal in {} places where they were stopped", places.len());
     });

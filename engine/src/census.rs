@@ -201,6 +201,7 @@ impl Census {
     }
 }
 
-fn slots_for(max_sites: usize) -> usize {
-    (max_sites.max(8) * 4 / 3 + 1).next_power_of_two()
+/// Places of an open table for so many entries, which leaves a quarter of them empty.
+pub(crate) fn slots_for(max: usize) -> usize {
+    (max.max(8) * 4 / 3 + 1).next_power_of_two()
 }

@@ -8,6 +8,7 @@ use alloc::boxed::Box;
 use alloc::vec::Vec;
 use core::fmt::{self, Write};
 
+use crate::census::slots_for;
 use crate::layout::{Layout, Status};
 use crate::memory::{Addr, Error};
 use crate::pclntab::printed_name;
@@ -256,10 +257,6 @@ impl Groups {
         }
         self.other += 1;
     }
-}
-
-fn slots_for(max: usize) -> usize {
-    (max.max(8) * 4 / 3 + 1).next_power_of_two()
 }
 
 fn room_for(max: usize) -> usize {

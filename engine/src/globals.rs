@@ -264,11 +264,7 @@ impl Candidates {
 /// has it (`runtime/proc.go`, `allocm`).
 fn threads(layout: &Layout, allm: Addr, memory: &mut dyn Memory) -> Result<usize, Error> {
     let implausible = Error::Malformed { what: "allm", at: allm.0 };
-    let mut word = |at: Result<Addr, Error>| {
-        let mut bytes = [0u8; 8];
-        memory.read(at?, &mut bytes)?;
-        Ok::<u64, Error>(u64::from_le_bytes(bytes))
-    };
+    let mut word = |at: Result<Addr, Error>| memory.word(at?);
     let mut m = word(Ok(allm))?;
     for count in 0..LOOKED_AT {
         if m == 0 {

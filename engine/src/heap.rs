@@ -99,13 +99,13 @@ impl Heap {
         if arena >= ARENAS {
             return Ok(None);
         }
-        let arena = word(memory, self.index.plus(arena * 8)?)?;
+        let arena = memory.word(self.index.plus(arena * 8)?)?;
         if arena < LOWEST {
             return Ok(None);
         }
         let page = at.0 >> PAGE_BITS & (PAGES_PER_ARENA - 1);
         let spans = Addr(arena).plus(runtime.layout.heap_arena.spans.into())?;
-        let span = word(memory, spans.plus(page * 8)?)?;
+        let span = memory.word(spans.plus(page * 8)?)?;
         if span < LOWEST {
             return Ok(None);
         }
@@ -150,10 +150,4 @@ fn search(
         done += size as u64;
     }
     Ok(None)
-}
-
-fn word(memory: &mut dyn Memory, at: Addr) -> Result<u64, Error> {
-    let mut bytes = [0u8; 8];
-    memory.read(at, &mut bytes)?;
-    Ok(u64::from_le_bytes(bytes))
 }

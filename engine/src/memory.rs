@@ -69,6 +69,16 @@ pub trait Memory {
     fn read(&mut self, at: Addr, out: &mut [u8]) -> Result<(), Error> {
         self.read_runs(&[Run { at, len: out.len() }], out)
     }
+
+    /// Reads one word of eight bytes.
+    ///
+    /// # Errors
+    /// As [`Memory::read_runs`].
+    fn word(&mut self, at: Addr) -> Result<u64, Error> {
+        let mut bytes = [0u8; 8];
+        self.read(at, &mut bytes)?;
+        Ok(u64::from_le_bytes(bytes))
+    }
 }
 
 /// An executable file.

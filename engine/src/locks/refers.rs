@@ -110,9 +110,7 @@ fn wait_reason(runtime: &Runtime, memory: &mut dyn Memory, g: &OnThread) -> Resu
 }
 
 fn word(memory: &mut dyn Memory, at: Addr, offset: u16) -> Result<u64, Error> {
-    let mut bytes = [0u8; 8];
-    memory.read(at.plus(offset.into())?, &mut bytes)?;
-    Ok(u64::from_le_bytes(bytes))
+    memory.word(at.plus(offset.into())?)
 }
 
 fn channels(

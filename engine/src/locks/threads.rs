@@ -54,10 +54,9 @@ pub fn list(runtime: &Runtime, memory: &mut dyn Memory, max: usize, out: &mut Ve
     let allm = runtime.globals.allm.ok_or(Error::Unsupported("Go program whose allm cannot be found"))?;
     let l = &runtime.layout.m;
     let last = [l.g0, l.procid, l.curg, l.incgo, l.alllink, l.lockedg].into_iter().max().unwrap_or(0);
-    let (mut word, mut bytes) = ([0u8; 8], [0u8; M_MAX]);
+    let mut bytes = [0u8; M_MAX];
     let record = bytes.get_mut(..usize::from(last) + 8).ok_or(Error::Unsupported("size of runtime.m"))?;
-    memory.read(allm, &mut word)?;
-    let mut next = u64::from_le_bytes(word);
+    let mut next = memory.word(allm)?;
     while next != 0 {
         if out.len() >= max {
             return Ok(true);
@@ -111,9 +110,7 @@ pub fn inside(runtime: &Runtime, memory: &mut dyn Memory, ms: &[M]) -> Result<Ve
 /// # Errors
 /// As [`Memory::read_runs`].
 pub fn g0_sp(runtime: &Runtime, memory: &mut dyn Memory, m: &M) -> Result<Addr, Error> {
-    let mut bytes = [0u8; 8];
-    memory.read(m.g0.plus(runtime.layout.g.sched_sp.into())?, &mut bytes)?;
-    Ok(Addr(u64::from_le_bytes(bytes)))
+    memory.word(m.g0.plus(runtime.layout.g.sched_sp.into())?).map(Addr)
 }
 
 /// Reads the goroutine at `g`; `None` when there is none any more.

@@ -8,22 +8,32 @@ use std::collections::BTreeMap;
 /// The goroutine that answers.
 pub(crate) const ASKED: u64 = 1;
 
-/// Compares two texts of all goroutines. `what` names the process.
-pub(crate) fn compare(what: &str, inside: &str, outside: &str) {
+/// Compares two texts of all goroutines, and says how many they have. `what` names the process.
+pub(crate) fn compare(what: &str, inside: &str, outside: &str) -> usize {
     let (mut inside, mut outside) = (goroutines(inside), goroutines(outside));
     let asked = [&mut inside, &mut outside].map(|all| all.remove(&ASKED).unwrap());
     let [go, we] = asked.each_ref().map(|lines| outer_functions(lines));
     assert_eq!(go, we, "{what}: the goroutine that answers");
+    same_goroutines(what, &inside, &outside);
+    inside.len() + 1
+}
+
+/// Compares goroutines by their number.
+pub(crate) fn same_goroutines(
+    what: &str,
+    inside: &BTreeMap<u64, Vec<String>>,
+    outside: &BTreeMap<u64, Vec<String>>,
+) {
     let numbers = |all: &BTreeMap<u64, Vec<String>>| all.keys().copied().collect::<Vec<_>>();
-    assert_eq!(numbers(&inside), numbers(&outside), "{what}: goroutines");
-    for (number, lines) in &inside {
+    assert_eq!(numbers(inside), numbers(outside), "{what}: goroutines");
+    for (number, lines) in inside {
         let (go, we) = (lines.join("\n"), outside[number].join("\n"));
         assert_eq!(go, we, "{what}: goroutine {number}, Go left, we right");
     }
 }
 
 /// Goroutines of a traceback by their number, as lines without what may differ.
-fn goroutines(traceback: &str) -> BTreeMap<u64, Vec<String>> {
+pub(crate) fn goroutines(traceback: &str) -> BTreeMap<u64, Vec<String>> {
     let comparable = |block: &str| block.lines().map(comparable).collect();
     blocks(traceback).into_iter().map(|(number, block)| (number, comparable(block))).collect()
 }
@@ -83,7 +93,8 @@ pub(crate) fn compare_grouped(what: &str, inside: &str, outside: &str) {
 fn stacks(profile: &str) -> BTreeMap<String, u64> {
     let mut all = BTreeMap::new();
     let blocks = profile.trim_end().split_once('\n').unwrap().1.split("\n\n");
-    let answers = |block: &str| block.contains("oracle.Serve") || block.contains("stack unavailable");
+    let answers =
+        |block: &str| block.contains("oracle.Serve") || block.contains("running: stack unavailable");
     for block in blocks.filter(|block| !answers(block)) {
         let (count, stack) = block.split_once(" @").unwrap_or_else(|| panic!("no stack: {block}"));
         let mut stack = stack.to_owned();
