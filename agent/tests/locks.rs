@@ -58,6 +58,8 @@ fn compare(release: &str, variant: &str, mode: &[&str]) -> State {
     let what = format!("Go {release}, {variant} {mode:?}");
     let mut program = Program::start(&program(release, variant), mode);
     let said = State::said(&program.ask("expected"));
+    // While its main goroutine runs, anything may be on its stack.
+    program.at_rest();
     let mut looking = Looking::at(program.pid());
     for look in 0..AGAIN {
         assert_eq!(looking.look(), said, "{what}, look {look}: we left, the program right");
@@ -153,6 +155,7 @@ fn a_long_wait_ends_without_a_word() {
         let what = format!("Go {release}, {variant}");
         let mut program = Program::start(&program(release, variant), &["hold"]);
         let said = State::said(&program.ask("expected"));
+        program.at_rest();
         let mut looking = Looking::at(program.pid());
         for look in 0..AGAIN {
             assert_eq!(looking.look(), said, "{what}, look {look}: we left, the program right");

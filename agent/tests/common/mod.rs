@@ -117,6 +117,17 @@ impl Program {
         serde_json::from_str(&self.line()).unwrap()
     }
 
+    /// Returns once the program waits for its next line, so that nothing in it runs because it was asked.
+    pub(crate) fn at_rest(&self) {
+        let read = if cfg!(target_arch = "x86_64") { "0 0x0 " } else { "63 0x0 " };
+        let tasks = format!("/proc/{}/task", self.pid());
+        eventually("a thread that reads the standard input", || {
+            let mut threads = fs::read_dir(&tasks).unwrap().flatten();
+            let reads = |path| fs::read_to_string(path).is_ok_and(|call| call.starts_with(read));
+            threads.any(|thread| reads(thread.path().join("syscall"))).then_some(())
+        });
+    }
+
     /// What `runtime.NumGoroutine()` says.
     pub(crate) fn goroutines(&mut self) -> u32 {
         self.ask("count")["goroutines"].as_u64().unwrap().try_into().unwrap()
