@@ -1,7 +1,7 @@
 //! A message as one JSON object. The keys are relied upon by scripts: they are only ever added to.
 
 use glg_proto::locks::{Contention, Deadlock, LockOwner, LockWait, Stuck, StuckThreads};
-use glg_proto::wire::{Body, ClockQuality, Grade, Leak, Site, Target};
+use glg_proto::wire::{Body, Class, ClockQuality, Evicted, Grade, Health, Leak, Site, Target};
 use serde_json::{Map, Value, json};
 
 use crate::message::Message;
@@ -18,6 +18,8 @@ pub(crate) fn object(message: &Message) -> Value {
         Body::LockWait(_) => "lock_wait",
         Body::StuckThreads(_) => "stuck_threads",
         Body::Contention(_) => "contention",
+        Body::Evicted(_) => "evicted",
+        Body::Health(_) => "health",
     };
     let losses = &envelope.losses;
     let mut object = fields(json!({
@@ -44,6 +46,8 @@ pub(crate) fn object(message: &Message) -> Value {
         Body::LockWait(wait) => fields(wait_fields(wait)),
         Body::StuckThreads(threads) => fields(threads_fields(threads)),
         Body::Contention(contention) => fields(contention_fields(contention)),
+        Body::Evicted(evicted) => fields(evicted_fields(evicted)),
+        Body::Health(health) => fields(health_fields(health)),
     });
     object.extend(fields(json!({
         "payload_bytes": message.payload_bytes,
@@ -111,6 +115,41 @@ fn threads_fields(threads: &StuckThreads) -> Value {
         "window_s": threads.window_s,
         "pinned": threads.pinned,
         "foreign": threads.foreign,
+    })
+}
+
+fn evicted_fields(evicted: &Evicted) -> Value {
+    json!({
+        "class": class(evicted.class),
+        "count": evicted.count,
+        "first": {
+            "boot": hex(&evicted.first.boot, 8),
+            "epoch": evicted.first.epoch,
+            "seq": evicted.first.seq,
+        },
+        "last_seq": evicted.last_seq,
+    })
+}
+
+pub(crate) fn class(class: Class) -> &'static str {
+    match class {
+        Class::Routine => "routine",
+        Class::Warning => "warning",
+        Class::Critical => "critical",
+    }
+}
+
+fn health_fields(health: &Health) -> Value {
+    json!({
+        "targets": health.targets,
+        "waiting": health.waiting,
+        "spool_bytes": health.spool_bytes,
+        "flash_bytes": health.flash_bytes,
+        "memory_only": health.memory_only,
+        "evicted": health.evicted,
+        "damaged": health.damaged,
+        "airtime_bytes": health.airtime_bytes,
+        "rss_kib": health.rss_kib,
     })
 }
 

@@ -29,7 +29,7 @@ impl Message {
         let message = Message::of_payload(payload)?;
         let name = &message.envelope.device;
         let is_own = |kind: Topic| kind.of(name).is_some_and(|own| own.as_bytes() == topic);
-        if !is_own(Topic::Alert) && !is_own(Topic::State) {
+        if ![Topic::Alert, Topic::State, Topic::Health].into_iter().any(is_own) {
             return Err(format!("device \"{}\" has no business on this topic", Escaped(name)));
         }
         Ok(Message { bytes: Some(publish_bytes(topic.len(), payload.len())), retained, ..message })

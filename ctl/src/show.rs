@@ -4,8 +4,9 @@ mod locks;
 
 use std::fmt::{self, Write};
 
-use glg_proto::wire::{Attributed, Body, ClockQuality, Envelope, Grade, Leak, Losses, Site, Target};
+use glg_proto::wire::{Attributed, Body, ClockQuality, Envelope, Grade, Health, Leak, Losses, Site, Target};
 
+use crate::json::class;
 use crate::message::Message;
 use crate::text::{Escaped, hex, span, utc};
 
@@ -44,6 +45,17 @@ pub(crate) fn text(message: &Message) -> Result<String, fmt::Error> {
         Body::LockWait(wait) => locks::write_wait(&mut out, wait, envelope)?,
         Body::StuckThreads(threads) => locks::write_threads(&mut out, threads, envelope)?,
         Body::Contention(contention) => locks::write_contention(&mut out, contention, envelope)?,
+        Body::Evicted(evicted) => writeln!(
+            out,
+            "LOST on {device}: {} of class \"{}\" were given up for others, numbers {} to {} of boot {} epoch {}",
+            counted(evicted.count, "message"),
+            class(evicted.class),
+            evicted.first.seq,
+            evicted.last_seq,
+            hex(&evicted.first.boot, 8),
+            evicted.first.epoch
+        )?,
+        Body::Health(health) => write_health(&mut out, health, envelope)?,
     }
     if !matches!(envelope.body, Body::Online(_) | Body::Offline | Body::Vanished) {
         write_said(&mut out, message)?;
@@ -69,6 +81,45 @@ fn write_said(out: &mut String, message: &Message) -> fmt::Result {
         writeln!(out, "{}", losses(&envelope.losses, "  "))?;
     }
     Ok(())
+}
+
+fn write_health(out: &mut String, health: &Health, envelope: &Envelope) -> fmt::Result {
+    writeln!(
+        out,
+        "{} {} fares: {} targets, {} of memory",
+        when(envelope),
+        Escaped(&envelope.device),
+        health.targets,
+        kib(u64::from(health.rss_kib) * 1024)
+    )?;
+    let memory_only =
+        if health.memory_only { "; the day's budget is used up, messages are in memory alone" } else { "" };
+    writeln!(
+        out,
+        "  waiting   {}, {} on flash; {} written today{memory_only}",
+        counted(health.waiting, "message"),
+        kib(health.spool_bytes.into()),
+        kib(health.flash_bytes.into())
+    )?;
+    writeln!(out, "  air       {} sent and received today", kib(health.airtime_bytes.into()))?;
+    if health.evicted + health.damaged > 0 {
+        writeln!(
+            out,
+            "  lost      {} given up for others, {} damaged on flash",
+            health.evicted, health.damaged
+        )?;
+    }
+    Ok(())
+}
+
+/// `1 message`, `3 messages`.
+fn counted(count: u32, what: &str) -> String {
+    format!("{count} {what}{}", if count == 1 { "" } else { "s" })
+}
+
+/// `12.3 KiB`.
+fn kib(bytes: u64) -> String {
+    format!("{}.{} KiB", bytes / 1024, bytes % 1024 * 10 / 1024)
 }
 
 /// `LEAK in ota-gateway on van-7 (pid 1412, Go 1.24.11)`.

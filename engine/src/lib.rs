@@ -9,7 +9,7 @@
 //! what they read. Whole stacks: [`stack`] → [`arguments`] → [`symbols`] → [`traces`] → [`dump`], by way of
 //! [`cached_image`] and, written in pieces, `text_out`. Since when goroutines wait: [`ages`]. Threads that
 //! wait in C, and deadlocks: [`locks`], with [`heap`] for who refers to what; what their locks cost:
-//! [`contention`]. `gather` reads many short stretches of memory as few.
+//! [`contention`]. `gather` reads many short stretches of memory as few. What the cloud asks for: [`command`].
 #![no_std]
 #![forbid(unsafe_code)]
 
@@ -22,7 +22,9 @@ pub mod buildinfo;
 pub mod cached_image;
 pub mod census;
 pub mod code;
+pub mod command;
 pub mod contention;
+pub mod crc;
 pub mod detector;
 pub mod dump;
 pub mod elf;

@@ -3,12 +3,15 @@
 //! - [`probe`]: what the kernel programs hand to the agent (plain structs, native endian, one machine).
 //! - [`wire`]: what the vehicle sends to the cloud (postcard in a versioned envelope).
 //! - [`locks`]: the part of that about locks in C.
+//! - [`command`]: what the cloud asks a vehicle for, and its answers, both signed.
 //! - [`topics`]: where on the broker it goes.
 //!
 //! Nothing here knows how Go works inside.
 #![no_std]
 #![forbid(unsafe_code)]
 
+#[cfg(feature = "wire")]
+pub mod command;
 #[cfg(feature = "wire")]
 pub mod locks;
 pub mod probe;

@@ -13,22 +13,38 @@ pub const ALL: &str = "glg/v1/+/+";
 /// Longest topic this crate makes, in bytes.
 pub const TOPIC_MAX: usize = PREFIX.len() + 1 + DEVICE_MAX + 1 + 8;
 
-/// Kinds of messages a device publishes.
+/// Kinds of messages, by what they are for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Topic {
     /// Alerts, QoS 1, not retained.
     Alert,
     /// Birth and last will, QoS 1, retained.
     State,
+    /// How the agent fares, QoS 1, not retained.
+    Health,
+    /// Answers to commands, QoS 1, not retained.
+    Receipt,
+    /// Parts of documents that a command asked for, QoS 1, not retained.
+    Document,
+    /// Commands to the device, QoS 1, not retained: the only one that a device subscribes to.
+    Command,
 }
 
 impl Topic {
+    /// All of them.
+    pub const ALL: [Topic; 6] =
+        [Topic::Alert, Topic::State, Topic::Health, Topic::Receipt, Topic::Document, Topic::Command];
+
     /// The last level of the topic.
     #[must_use]
     pub fn leaf(self) -> &'static str {
         match self {
             Topic::Alert => "alert",
             Topic::State => "state",
+            Topic::Health => "health",
+            Topic::Receipt => "receipt",
+            Topic::Document => "document",
+            Topic::Command => "command",
         }
     }
 
@@ -63,6 +79,10 @@ mod tests {
     fn topics_of_a_device() {
         assert_eq!(Topic::Alert.of("van-7").unwrap(), "glg/v1/van-7/alert");
         assert_eq!(Topic::State.of("van-7").unwrap(), "glg/v1/van-7/state");
+        let longest = "x".repeat(DEVICE_MAX);
+        for topic in Topic::ALL {
+            assert!(topic.of(&longest).unwrap().ends_with(topic.leaf()));
+        }
     }
 
     #[test]

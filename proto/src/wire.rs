@@ -111,6 +111,68 @@ pub enum Body {
     StuckThreads(StuckThreads),
     /// A lock of a target is waited for again and again.
     Contention(Contention),
+    /// Messages were given up before the broker had them, because their place was needed.
+    Evicted(Evicted),
+    /// How the agent itself fares.
+    Health(Health),
+}
+
+/// How important a message is: what is more important is sent first, and given up last. Ordered.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub enum Class {
+    /// How the agent fares.
+    Routine,
+    /// What may be a leak, or costs time.
+    Warning,
+    /// What is certain and does not pass: a deadlock, a proven leak.
+    Critical,
+}
+
+/// Which message: no two of a device have the same.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct MessageId {
+    /// As in its envelope.
+    pub boot: [u8; 8],
+    /// As in its envelope.
+    pub epoch: u32,
+    /// As in its envelope.
+    pub seq: u32,
+}
+
+/// Messages that never come: of one class, from one run of the agent.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Evicted {
+    /// How important they were.
+    pub class: Class,
+    /// How many.
+    pub count: u32,
+    /// The first of them.
+    pub first: MessageId,
+    /// Number of the last of them; of those between some may have been of other classes.
+    pub last_seq: u32,
+}
+
+/// How the agent itself fares.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Health {
+    /// Processes watched.
+    pub targets: u16,
+    /// Messages that wait for the broker.
+    pub waiting: u32,
+    /// Bytes they take on flash.
+    pub spool_bytes: u32,
+    /// Bytes written to flash since the budget's day began.
+    pub flash_bytes: u32,
+    /// Whether that budget is used up, and messages are kept in memory alone.
+    pub memory_only: bool,
+    /// Messages given up since the agent began.
+    pub evicted: u32,
+    /// Records on flash that were damaged and are left out, since the agent began.
+    pub damaged: u32,
+    /// Bytes sent and received since the budget's day began.
+    pub airtime_bytes: u32,
+    /// Memory of the agent, in KiB.
+    pub rss_kib: u32,
 }
 
 /// Birth message.

@@ -6,8 +6,9 @@
 use glg_proto::locks::{Contention, Deadlock, LockKind, LockOwner, LockWait, Stuck, StuckThreads};
 use glg_proto::topics::Topic;
 use glg_proto::wire::{
-    ALERT_MAX, Attributed, Body, ClockQuality, DecodeError, Envelope, Grade, Leak, Losses, MESSAGE_MAX,
-    Online, Site, Target, Timestamp, TooLarge, Wait, decode, encode, encode_alert, head, tail,
+    ALERT_MAX, Attributed, Body, Class, ClockQuality, DecodeError, Envelope, Evicted, Grade, Health, Leak,
+    Losses, MESSAGE_MAX, MessageId, Online, Site, Target, Timestamp, TooLarge, Wait, decode, encode,
+    encode_alert, head, tail,
 };
 use heapless::Vec;
 
@@ -129,9 +130,31 @@ impl Random {
         }
     }
 
+    fn evicted(&mut self) -> Evicted {
+        let first = MessageId { boot: self.next().to_le_bytes(), epoch: self.u32(), seq: self.u32() };
+        let class = [Class::Routine, Class::Warning, Class::Critical][self.below(3)];
+        Evicted { class, count: self.u32(), first, last_seq: self.u32() }
+    }
+
+    fn health(&mut self) -> Health {
+        Health {
+            targets: self.next() as u16,
+            waiting: self.u32(),
+            spool_bytes: self.u32(),
+            flash_bytes: self.u32(),
+            memory_only: self.below(2) == 1,
+            evicted: self.u32(),
+            damaged: self.u32(),
+            airtime_bytes: self.u32(),
+            rss_kib: self.u32(),
+        }
+    }
+
     /// The body of an alert.
     fn alert(&mut self) -> Body {
-        match self.below(5) {
+        match self.below(7) {
+            5 => Body::Evicted(self.evicted()),
+            6 => Body::Health(self.health()),
             0 => Body::Deadlock(self.deadlock()),
             1 => Body::LockWait(self.lock_wait()),
             2 => Body::StuckThreads(self.stuck_threads()),
@@ -346,6 +369,28 @@ fn bytes_of_every_body_are_pinned() {
         hex(&bytes(&envelope(Body::StuckThreads(threads)))),
         format!("{front}06{target}ac02fa0109880e0401")
     );
+    let evicted = Evicted {
+        class: Class::Warning,
+        count: 3,
+        first: MessageId { boot: [9; 8], epoch: 4, seq: 300 },
+        last_seq: 305,
+    };
+    assert_eq!(
+        hex(&bytes(&envelope(Body::Evicted(evicted)))),
+        format!("{front}080103{}04ac02b102", "09".repeat(8))
+    );
+    let health = Health {
+        targets: 1,
+        waiting: 2,
+        spool_bytes: 3,
+        flash_bytes: 4,
+        memory_only: true,
+        evicted: 5,
+        damaged: 6,
+        airtime_bytes: 7,
+        rss_kib: 300,
+    };
+    assert_eq!(hex(&bytes(&envelope(Body::Health(health)))), format!("{front}090102030401050607ac02"));
 }
 
 #[test]
