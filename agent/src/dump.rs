@@ -5,7 +5,7 @@ use std::io::{self, BufWriter, Write};
 
 use anyhow::{Context, anyhow, bail};
 use glg_engine::cached_image::CachedImage;
-use glg_engine::dump::{self, DumpError, Groups};
+use glg_engine::dump::{self, DumpError, Groups, Stacks};
 use glg_engine::runtime::Runtime;
 use glg_engine::step::Process;
 use glg_engine::symbols::Symbols;
@@ -36,15 +36,27 @@ impl config::Dump {
         let limits = self.limits();
         let symbols = Symbols::bytes(limits.places, limits.text_bytes);
         let text = OUT_BYTES + dump::TEXT_BYTES + CachedImage::BYTES;
-        text + Tracer::bytes(&limits) + symbols + Groups::bytes(self.max_stacks as usize)
+        let stacks = self.max_stacks as usize;
+        text + Tracer::bytes(&limits) + symbols + Groups::bytes(stacks).max(Stacks::bytes(stacks))
     }
+}
+
+/// How goroutines are written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Form {
+    /// One after the other, as Go's `debug=2`.
+    Plain,
+    /// Equal stacks once, with their number, as Go's `debug=1`.
+    Grouped,
+    /// Equal stacks once and without arguments, for `glg expand` to make the plain form of.
+    Compact,
 }
 
 /// Writes the goroutines of process `pid` to `out`; what could not be shown whole is told on standard error.
 ///
 /// # Errors
 /// When the process is no Go program we know, cannot be read, or ends meanwhile.
-pub fn dump(pid: u32, grouped: bool, config: &config::Dump, out: impl Write) -> anyhow::Result<()> {
+pub fn dump(pid: u32, form: Form, config: &config::Dump, out: impl Write) -> anyhow::Result<()> {
     let (pid, limits) = (process(pid), config.limits());
     let Some(mut remote) = Remote::open(pid).with_context(|| cannot_be_opened(pid))? else {
         bail!("process {pid} {}", remote::absence(pid));
@@ -60,10 +72,13 @@ pub fn dump(pid: u32, grouped: bool, config: &config::Dump, out: impl Write) -> 
     let mut target = Target { runtime: &runtime, memory, image, symbols: &mut symbols };
     let mut tracer = Tracer::new(limits);
     let mut text = Text { out: BufWriter::with_capacity(OUT_BYTES, out), error: None };
-    let result = if grouped {
-        dump::grouped(&mut tracer, &mut target, &mut Groups::new(config.max_stacks as usize), &mut text)
-    } else {
-        dump::plain(&mut tracer, &mut target, now_ns()?, &mut text)
+    let stacks = config.max_stacks as usize;
+    let result = match form {
+        Form::Plain => dump::plain(&mut tracer, &mut target, now_ns()?, &mut text),
+        Form::Grouped => dump::grouped(&mut tracer, &mut target, &mut Groups::new(stacks), &mut text),
+        Form::Compact => {
+            dump::compact(&mut tracer, &mut target, &mut Stacks::new(stacks), now_ns()?, &mut text)
+        }
     };
     let flushed = text.out.flush();
     let error = text.error.or(flushed.err());

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use anyhow::{Context, bail};
 use goleakguard::config::Config;
+use goleakguard::dump::Form;
 use goleakguard::{doctor, dump, locks, logger, ps, service};
 use lexopt::prelude::*;
 
@@ -20,6 +21,7 @@ usage:
   goleakguard ps --json              the same for scripts
   goleakguard dump --pid N           the goroutines of a process with their stacks, as Go prints them
   goleakguard dump --pid N --grouped the same, equal stacks once, with their number
+  goleakguard dump --pid N --compact the same, equal stacks once, all goroutines: read it with `glg expand`
   goleakguard locks --pid N          threads that wait for locks in C, who has these, and deadlocks
   goleakguard locks --pid N --observe 10s
                                      before that, how long its threads wait for which locks in that time
@@ -41,7 +43,7 @@ enum Command {
     },
     Dump {
         pid: u32,
-        grouped: bool,
+        form: Form,
         config: Option<PathBuf>,
     },
     Locks {
@@ -76,12 +78,13 @@ fn main() -> ExitCode {
 fn parse(mut args: lexopt::Parser) -> anyhow::Result<Command> {
     let mut words: Vec<String> = Vec::new();
     let mut config = None;
-    let (mut pid, mut grouped, mut json, mut observe) = (None, false, false, None);
+    let (mut pid, mut form, mut json, mut observe) = (None, Form::Plain, false, None);
     while let Some(arg) = args.next()? {
         match arg {
             Long("config") | Short('c') => config = Some(PathBuf::from(args.value()?)),
             Long("pid") | Short('p') => pid = Some(args.value()?.parse::<u32>()?),
-            Long("grouped") => grouped = true,
+            Long("grouped") => form = Form::Grouped,
+            Long("compact") => form = Form::Compact,
             Long("observe") => {
                 let text = args.value()?.string()?;
                 let time = locks::time(&text);
@@ -99,8 +102,8 @@ fn parse(mut args: lexopt::Parser) -> anyhow::Result<Command> {
     if json && !matches!(words[..], ["ps" | "locks"]) {
         bail!("--json belongs to ps and locks");
     }
-    if grouped && words != ["dump"] {
-        bail!("--grouped belongs to dump");
+    if form != Form::Plain && words != ["dump"] {
+        bail!("--grouped and --compact belong to dump");
     }
     if observe.is_some() && words != ["locks"] {
         bail!("--observe belongs to locks");
@@ -109,7 +112,7 @@ fn parse(mut args: lexopt::Parser) -> anyhow::Result<Command> {
         bail!("{what} needs a process: goleakguard {what} --pid N");
     }
     match (words.as_slice(), pid) {
-        (["dump"], Some(pid)) => return Ok(Command::Dump { pid, grouped, config }),
+        (["dump"], Some(pid)) => return Ok(Command::Dump { pid, form, config }),
         (["locks"], Some(pid)) => return Ok(Command::Locks { pid, json, observe, config }),
         (_, Some(_)) => bail!("--pid belongs to dump and locks"),
         (_, None) => {}
@@ -160,8 +163,8 @@ fn execute(command: Command) -> anyhow::Result<ExitCode> {
         Command::Ps { json, config } => {
             ps::ps(&board(config)?.service.state, json, std::io::stdout().lock())?;
         }
-        Command::Dump { pid, grouped, config } => {
-            dump::dump(pid, grouped, &board(config)?.dump, std::io::stdout().lock())?;
+        Command::Dump { pid, form, config } => {
+            dump::dump(pid, form, &board(config)?.dump, std::io::stdout().lock())?;
         }
         Command::Locks { pid, json, observe, config } => {
             let board = board(config)?;
@@ -195,9 +198,10 @@ mod tests {
         assert_eq!(parsed("run -c a.toml"), Ok(Command::Run("a.toml".into())));
         assert_eq!(parsed("check-config a.toml"), Ok(Command::CheckConfig("a.toml".into())));
         assert_eq!(parsed("doctor"), Ok(Command::Doctor));
-        let dump = |grouped, config| Ok(Command::Dump { pid: 7, grouped, config });
-        assert_eq!(parsed("dump --pid 7"), dump(false, None));
-        assert_eq!(parsed("dump -p 7 --grouped -c a.toml"), dump(true, Some("a.toml".into())));
+        let dump = |form, config| Ok(Command::Dump { pid: 7, form, config });
+        assert_eq!(parsed("dump --pid 7"), dump(Form::Plain, None));
+        assert_eq!(parsed("dump -p 7 --grouped -c a.toml"), dump(Form::Grouped, Some("a.toml".into())));
+        assert_eq!(parsed("dump -p 7 --compact"), dump(Form::Compact, None));
         let locks = |json, observe| Ok(Command::Locks { pid: 7, json, observe, config: None });
         assert_eq!(parsed("locks --pid 7"), locks(false, None));
         assert_eq!(parsed("locks -p 7 --json"), locks(true, None));

@@ -7,6 +7,9 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test fails by panicking")]
 
 mod common;
+#[path = "../../ctl/src/expand.rs"]
+#[allow(dead_code, reason = "its command line belongs to glg")]
+mod expand;
 #[path = "../../engine/tests/captured/traceback.rs"]
 #[allow(dead_code, reason = "the engine's tests use the rest")]
 mod traceback;
@@ -42,7 +45,48 @@ fn compare_with(release: &str, name: &str, arguments: &[&str], least: usize) {
     let compared = compare(&what, &text(&said["plain"]), &dump(program.pid(), &[]));
     assert!(compared >= least, "{what}: {compared} goroutines");
     compare_grouped(&what, &text(&said["grouped"]), &dump(program.pid(), &["--grouped"]));
+    compare_compact(&what, &program, &[]);
     println!("{what}: {compared} goroutines equal");
+}
+
+/// The compact dump says what the plain one does, but for arguments.
+fn compare_compact(what: &str, program: &Program, arguments: &[&str]) {
+    program.at_rest();
+    let (plain, compact) = eventually("two equal dumps: minutes pass between them", || {
+        let plain = dump(program.pid(), &[]);
+        let compact = dump(program.pid(), &[&["--compact"], arguments].concat());
+        (dump(program.pid(), &[]) == plain).then_some((plain, compact))
+    });
+    assert_eq!(expanded(&compact), without_arguments(&plain), "{what}: we left, the plain dump right");
+    println!("{what}: {} bytes plain, {} bytes compact", plain.len(), compact.len());
+}
+
+/// With fewer places for stacks than there are stacks, nothing is missing.
+#[test]
+fn a_compact_dump_has_everything_however_small_its_table() {
+    let program = Program::start(&program(GO, "kinds"), &[]);
+    let board = std::env::temp_dir().join(format!("glg-dump-{}.toml", std::process::id()));
+    std::fs::write(&board, "[dump]\nmax_stacks = 16\n").unwrap();
+    compare_compact("16 stacks", &program, &["--config", board.to_str().unwrap()]);
+    std::fs::remove_file(board).unwrap();
+}
+
+/// What `glg expand` makes of a compact dump.
+fn expanded(compact: &str) -> String {
+    let mut text = Vec::new();
+    expand::expand(compact.as_bytes(), &mut text).unwrap();
+    String::from_utf8(text).unwrap()
+}
+
+/// The same with `...` for the arguments of each function.
+fn without_arguments(plain: &str) -> String {
+    let line = |line: &str| match line.rfind('(') {
+        Some(open) if line.ends_with(')') && !line.starts_with(['\t', ' ']) && !line.ends_with("()") => {
+            format!("{}(...)\n", &line[..open])
+        }
+        _ => format!("{line}\n"),
+    };
+    plain.lines().map(line).collect()
 }
 
 #[test]

@@ -1,6 +1,7 @@
 //! `glg`: the operator's side. Shows what the fleet sends, as text for people or JSON for programs.
 
 mod decode;
+mod expand;
 mod json;
 mod message;
 mod show;
@@ -22,6 +23,11 @@ struct Cli {
 enum Command {
     /// Show messages from the broker as they come
     Watch(watch::Options),
+    /// Make the text of Go's debug=2 of a compact dump (`goleakguard dump --compact`)
+    Expand {
+        /// The compact dump; standard input without one
+        file: Option<std::path::PathBuf>,
+    },
     /// Show one message from a file: its payload as it travelled, or as hex digits
     Decode(decode::Options),
 }
@@ -30,6 +36,7 @@ fn main() -> ExitCode {
     let result = match Cli::parse().command {
         Command::Watch(options) => watch::run(&options),
         Command::Decode(options) => decode::run(&options),
+        Command::Expand { file } => expand::run(file.as_deref()),
     };
     match result {
         Ok(code) => code,

@@ -4,6 +4,8 @@
 //! What differs, because it cannot be seen from outside or would have to be guessed: a goroutine that runs has
 //! no stack; labels and synctest bubbles are not shown.
 
+mod compact;
+
 use alloc::boxed::Box;
 use alloc::vec::Vec;
 use core::fmt::{self, Write};
@@ -16,6 +18,8 @@ use crate::stack::{Copied, End, Physical};
 use crate::symbols::{ELSEWHERE, Lines, Show};
 use crate::text_out::TextOut;
 use crate::traces::{Stack, Target, TraceStats, Traced, Tracer};
+
+pub use compact::{FIRST_LINE as COMPACT_FIRST_LINE, Stacks, compact};
 
 /// Shown frames at each end of a deep stack: `tracebackInnerFrames`, `tracebackOuterFrames`.
 const INNER: usize = 50;
@@ -70,18 +74,9 @@ pub fn plain(
 
 fn goroutine(out_text: &mut TextOut<'_>, target: &mut Target<'_>, g: &Traced, stack: Stack<'_>, now_ns: u64) {
     header(out_text, target.runtime.layout, g, now_ns);
-    match stack.end {
-        None => out_text.push("\tgoroutine running on other thread; stack unavailable\n"),
-        Some(end) => {
-            traceback(out_text, target, stack);
-            if end != End::Complete {
-                out_text.push(ELIDED);
-            }
-        }
-    }
-    if g.goid != 1
-        && let Some((function, place)) = target.symbols.creation(target.image, g.gopc)
-    {
+    let memory = stack.memory;
+    body(out_text, target, stack, Some(memory));
+    if let Some((function, place)) = creation(target, g) {
         out_text.push("created by ");
         out_text.push(function);
         if g.parent != 0 {
@@ -90,6 +85,29 @@ fn goroutine(out_text: &mut TextOut<'_>, target: &mut Target<'_>, g: &Traced, st
         }
         out_text.push(place);
     }
+}
+
+/// What stands between the first line and that of the creation; with arguments where their memory is given.
+fn body(
+    out_text: &mut TextOut<'_>,
+    target: &mut Target<'_>,
+    stack: Stack<'_>,
+    arguments: Option<Copied<'_>>,
+) {
+    match stack.end {
+        None => out_text.push("\tgoroutine running on other thread; stack unavailable\n"),
+        Some(end) => {
+            traceback(out_text, target, stack.frames, arguments);
+            if end != End::Complete {
+                out_text.push(ELIDED);
+            }
+        }
+    }
+}
+
+/// Function and place of the `go` statement, where one is shown.
+fn creation<'t>(target: &'t mut Target<'_>, g: &Traced) -> Option<(&'t str, &'t str)> {
+    if g.goid == 1 { None } else { target.symbols.creation(target.image, g.gopc) }
 }
 
 /// `goroutine 18 [chan send, 2 minutes, locked to thread]:` (`goroutineheader`).
@@ -132,22 +150,26 @@ fn status_text(status: Status) -> &'static str {
 }
 
 /// The frames of a stack; those of the runtime only when there are no others (`traceback1`).
-fn traceback(out_text: &mut TextOut<'_>, target: &mut Target<'_>, stack: Stack<'_>) {
+fn traceback(
+    out_text: &mut TextOut<'_>,
+    target: &mut Target<'_>,
+    frames: &[Physical],
+    arguments: Option<Copied<'_>>,
+) {
     // Up to Go 1.20 all but the innermost were dropped, by another count.
     let old = target.runtime.go.minor < 21;
-    let frames = if old { stack.frames.get(..INNER + OUTER) } else { None };
-    let frames = frames.unwrap_or(stack.frames);
+    let frames = if old { frames.get(..INNER + OUTER).unwrap_or(frames) } else { frames };
     let inner = if old { usize::MAX } else { INNER };
     for show in [Show::Public, Show::All] {
         let mut total = 0usize;
         target.symbols.lines(target.image, frames, show, &mut |lines| {
             if total < inner {
-                lines.print(out_text, stack.memory);
+                lines.print(out_text, arguments);
             }
             total += 1;
         });
         if total > inner {
-            outermost(out_text, target, frames, stack.memory, show, total);
+            outermost(out_text, target, frames, arguments, show, total);
         }
         if old && total == INNER + OUTER {
             out_text.push(ELIDED);
@@ -163,7 +185,7 @@ fn outermost(
     out_text: &mut TextOut<'_>,
     target: &mut Target<'_>,
     frames: &[Physical],
-    memory: Copied<'_>,
+    arguments: Option<Copied<'_>>,
     show: Show,
     total: usize,
 ) {
@@ -176,17 +198,19 @@ fn outermost(
     let mut at = 0;
     target.symbols.lines(target.image, frames, show, &mut |lines| {
         if at >= from {
-            lines.print(out_text, memory);
+            lines.print(out_text, arguments);
         }
         at += 1;
     });
 }
 
 impl Lines<'_> {
-    fn print(self, out_text: &mut TextOut<'_>, memory: Copied<'_>) {
+    fn print(self, out_text: &mut TextOut<'_>, memory: Option<Copied<'_>>) {
         out_text.push(self.head);
-        if let Some((arguments, at)) = self.arguments {
-            arguments.print(at, memory, out_text);
+        match (self.arguments, memory) {
+            (Some((arguments, at)), Some(memory)) => arguments.print(at, memory, out_text),
+            (Some(_), None) => out_text.push("..."),
+            (None, _) => {}
         }
         out_text.push(self.tail);
         // Even a deep stack takes no more room than this.
