@@ -4,8 +4,10 @@
 //! leaves [`Config::load`] has been checked: ranges, words, keys, windows against rings, memory against
 //! its budget.
 
+mod commands;
 mod error;
 mod memory;
+mod prove;
 mod read;
 mod reader;
 mod rules;
@@ -17,9 +19,12 @@ use std::path::Path;
 
 use glg_engine::history::{HistoryConfig, Resolution};
 use glg_engine::locks::scan::LockLimits;
+use glg_engine::outbox::OutboxConfig;
 
+pub use commands::{Commands, NamedKey};
 pub use error::ConfigError;
 pub use memory::MemorySum;
+pub use prove::Prove;
 pub use rules::{Action, Rule};
 
 use error::Problem;
@@ -44,10 +49,16 @@ pub struct Config {
     pub attribute: Attribute,
     /// Threads that wait in C.
     pub locks: Locks,
+    /// Who may send commands.
+    pub commands: Commands,
     /// What waits for the broker.
     pub outbox: Outbox,
+    /// What is kept on flash.
+    pub spool: Spool,
     /// Limits of a dump.
     pub dump: Dump,
+    /// How leaks are proven.
+    pub prove: Prove,
     /// What the service leaves for others.
     pub service: Service,
     /// The budget for all of it.
@@ -82,6 +93,10 @@ pub struct Mqtt {
     pub backoff_min_ms: u32,
     /// Milliseconds between attempts at most; not below `backoff_min_ms`.
     pub backoff_max_ms: u32,
+    /// KiB a day past which only critical messages are sent; 0 for no limit.
+    pub airtime_kib: u32,
+    /// TLS, if the broker is to be spoken to with it.
+    pub tls: Option<glg_tls::Settings>,
 }
 
 /// `[watch]`
@@ -198,8 +213,27 @@ pub struct Attribute {
 /// `[outbox]`
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Outbox {
-    /// Alerts kept.
+    /// Messages kept in memory, where flash cannot be used.
     pub alerts: u32,
+}
+
+/// `[spool]`
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Spool {
+    /// Directory; empty for none.
+    pub dir: String,
+    /// KiB of messages.
+    pub max_kib: u32,
+    /// Messages.
+    pub messages: u32,
+    /// Seconds.
+    pub max_age_s: u32,
+    /// KiB that may be written in a day.
+    pub write_kib_per_day: u32,
+    /// Minutes between checkpoints of the history; 0 for only when the agent ends.
+    pub checkpoint_min: u32,
+    /// Seconds between messages about the agent's own health; 0 for never.
+    pub health_s: u32,
 }
 
 /// `[locks]`
@@ -294,6 +328,23 @@ impl Config {
     #[must_use]
     pub fn client_id(&self) -> String {
         format!("glg-{}", self.device.name)
+    }
+
+    /// What may wait for the broker.
+    #[must_use]
+    pub fn outbox_limits(&self) -> OutboxConfig {
+        let in_memory = usize::try_from(self.outbox.alerts).unwrap_or(usize::MAX);
+        let spool = &self.spool;
+        let messages = if spool.dir.is_empty() { 0 } else { spool.messages };
+        OutboxConfig {
+            messages: usize::try_from(messages).unwrap_or(usize::MAX),
+            in_memory,
+            max_bytes: spool.max_kib.saturating_mul(1024),
+            // What is given up at a time, when room is needed.
+            segment_bytes: spool.max_kib.saturating_mul(1024) / 32,
+            max_age_ms: u64::from(spool.max_age_s) * 1000,
+            write_bytes_per_day: spool.write_kib_per_day.saturating_mul(1024),
+        }
     }
 
     /// Whether the kernel may be asked to measure waits for locks.

@@ -19,7 +19,7 @@ use crate::remote::{self, Remote};
 const OUT_BYTES: usize = 16 << 10;
 
 impl config::Dump {
-    fn limits(&self) -> TraceLimits {
+    pub(crate) fn limits(&self) -> TraceLimits {
         let size = |number: u32| usize::try_from(number).unwrap_or(usize::MAX);
         TraceLimits {
             goroutines: self.max_goroutines.into(),

@@ -1,11 +1,16 @@
 //! The agent's I/O edges: config in, foreign processes and the kernel's records in, MQTT out. It holds no
 //! threshold and gives no verdict: that is the engine's.
 
+pub mod age;
 pub mod clock;
 pub mod config;
 pub mod doctor;
+pub mod document;
 pub mod dump;
+pub mod flash;
 pub mod json;
+pub mod keys;
+pub mod leaks;
 pub mod link;
 pub mod locks;
 pub mod logger;

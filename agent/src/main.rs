@@ -7,7 +7,7 @@ use std::time::Duration;
 use anyhow::{Context, bail};
 use goleakguard::config::Config;
 use goleakguard::dump::Form;
-use goleakguard::{doctor, dump, locks, logger, ps, service};
+use goleakguard::{doctor, document, dump, leaks, locks, logger, ps, service};
 use lexopt::prelude::*;
 
 const USAGE: &str = "\
@@ -26,9 +26,12 @@ usage:
   goleakguard locks --pid N --observe 10s
                                      before that, how long its threads wait for which locks in that time
   goleakguard locks --pid N --json   either of them for scripts
+  goleakguard leaks --pid N          goroutines that can never go on, proven over 10 s, and those that are stuck
+  goleakguard leaks --pid N --observe 60s --json
+                                     the same over another time, for scripts
   goleakguard --version
 
-ps, dump and locks take their settings from a board config, too: --config FILE
+ps, dump, locks and leaks take their settings from a board config, too: --config FILE
 ";
 
 /// What the command line asks for.
@@ -52,6 +55,14 @@ enum Command {
         observe: Option<Duration>,
         config: Option<PathBuf>,
     },
+    Leaks {
+        pid: u32,
+        json: bool,
+        observe: Option<Duration>,
+        config: Option<PathBuf>,
+    },
+    /// The service's own child, for a command.
+    Document(document::Order),
     /// The doctor's own child, to be looked at.
     DoctorSleep,
     Help,
@@ -99,22 +110,23 @@ fn parse(mut args: lexopt::Parser) -> anyhow::Result<Command> {
         }
     }
     let words: Vec<&str> = words.iter().map(String::as_str).collect();
-    if json && !matches!(words[..], ["ps" | "locks"]) {
-        bail!("--json belongs to ps and locks");
+    if json && !matches!(words[..], ["ps" | "locks" | "leaks"]) {
+        bail!("--json belongs to ps, locks and leaks");
     }
     if form != Form::Plain && words != ["dump"] {
         bail!("--grouped and --compact belong to dump");
     }
-    if observe.is_some() && words != ["locks"] {
-        bail!("--observe belongs to locks");
+    if observe.is_some() && !matches!(words[..], ["locks" | "leaks"]) {
+        bail!("--observe belongs to locks and leaks");
     }
-    if let ([what @ ("dump" | "locks")], None) = (words.as_slice(), pid) {
+    if let ([what @ ("dump" | "locks" | "leaks")], None) = (words.as_slice(), pid) {
         bail!("{what} needs a process: goleakguard {what} --pid N");
     }
     match (words.as_slice(), pid) {
         (["dump"], Some(pid)) => return Ok(Command::Dump { pid, form, config }),
         (["locks"], Some(pid)) => return Ok(Command::Locks { pid, json, observe, config }),
-        (_, Some(_)) => bail!("--pid belongs to dump and locks"),
+        (["leaks"], Some(pid)) => return Ok(Command::Leaks { pid, json, observe, config }),
+        (_, Some(_)) => bail!("--pid belongs to dump, locks and leaks"),
         (_, None) => {}
     }
     match (words.as_slice(), config) {
@@ -125,6 +137,7 @@ fn parse(mut args: lexopt::Parser) -> anyhow::Result<Command> {
         (["ps"], config) => Ok(Command::Ps { json, config }),
         (["doctor"], None) => Ok(Command::Doctor),
         (["doctor-sleep"], None) => Ok(Command::DoctorSleep),
+        (["document", words @ ..], None) => document::order(words).map(Command::Document).context("document"),
         ([], None) => bail!("what shall it do?"),
         (words, _) => bail!("not understood: {}", words.join(" ")),
     }
@@ -139,7 +152,7 @@ fn execute(command: Command) -> anyhow::Result<ExitCode> {
                 .enable_all()
                 .build()
                 .context("the event loop cannot be set up")?;
-            runtime.block_on(service::run(config))?;
+            runtime.block_on(service::run(config, &file))?;
         }
         Command::CheckConfig(file) => {
             let config = Config::load(&file)?;
@@ -172,7 +185,16 @@ fn execute(command: Command) -> anyhow::Result<ExitCode> {
             let wanted = observe.map(|time| locks::Wanted { time, budget_percent });
             locks::locks(pid, json, board.locks.limits(), wanted, std::io::stdout().lock())?;
         }
+        Command::Leaks { pid, json, observe, config } => {
+            let board = board(config)?;
+            let limits = leaks::Limits { prove: &board.prove, dump: &board.dump };
+            leaks::leaks(pid, json, observe, limits, std::io::stdout().lock())?;
+        }
         Command::DoctorSleep => doctor::sleep_until_eof(),
+        Command::Document(order) => {
+            let config = Config::load(&order.board)?;
+            return Ok(if document::make(&order, &config)? { ExitCode::SUCCESS } else { document::TOO_LARGE.into() });
+        }
         Command::Help => print!("{USAGE}"),
         Command::Version => println!("goleakguard {}", env!("CARGO_PKG_VERSION")),
     }
@@ -206,6 +228,9 @@ mod tests {
         assert_eq!(parsed("locks --pid 7"), locks(false, None));
         assert_eq!(parsed("locks -p 7 --json"), locks(true, None));
         assert_eq!(parsed("locks --pid 7 --observe 2s"), locks(false, Some(Duration::from_secs(2))));
+        let leaks = |json, observe| Ok(Command::Leaks { pid: 7, json, observe, config: None });
+        assert_eq!(parsed("leaks --pid 7"), leaks(false, None));
+        assert_eq!(parsed("leaks --pid 7 --json --observe 15s"), leaks(true, Some(Duration::from_secs(15))));
         assert_eq!(parsed("ps"), Ok(Command::Ps { json: false, config: None }));
         assert_eq!(parsed("ps --json -c a"), Ok(Command::Ps { json: true, config: Some("a".into()) }));
         for wrong in [
@@ -213,6 +238,8 @@ mod tests {
             "dump --pid",
             "locks",
             "locks --pid 7 --grouped",
+            "leaks",
+            "leaks --pid 7 --grouped",
             "dump --pid 7 --json",
             "dump --pid 7 --observe 2s",
             "locks --pid 7 --observe",

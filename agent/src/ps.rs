@@ -10,11 +10,13 @@ use std::path::Path;
 use anyhow::Context;
 use glg_engine::buildinfo::BuildInfo;
 use glg_engine::elf::Elf;
+use glg_engine::engine::Watched;
 use glg_engine::goroutines::Counter;
 use glg_engine::memory::{Error, Image};
 use glg_engine::runtime::Runtime;
 use glg_engine::step::{Process, Rung, TargetId};
 
+use crate::clock;
 use crate::remote::{self, Remote, is_gone};
 use crate::state;
 
@@ -46,8 +48,19 @@ pub struct Program {
     pub threads: u32,
     /// Where it stands with the service that runs.
     pub rung: Option<Rung>,
+    /// Its threads that wait in C, as that service has seen them, if one of them has for a while.
+    pub waits: Option<Waits>,
     /// Why what is missing is missing.
     pub note: Option<String>,
+}
+
+/// Threads that wait in C.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Waits {
+    /// How many.
+    pub threads: u16,
+    /// For how long the one does that has waited longest, in seconds.
+    pub longest_s: u64,
 }
 
 /// Prints all Go processes; `state` is the file in which a service says what it watches. What cannot be seen in
@@ -58,9 +71,11 @@ pub struct Program {
 pub fn ps(state: &str, json: bool, mut out: impl Write) -> anyhow::Result<()> {
     let (mut programs, denied) = programs()?;
     if !state.is_empty() {
-        match state::rungs(Path::new(state)) {
-            Ok(rungs) => programs.iter_mut().for_each(|(id, program)| {
-                program.rung = rungs.iter().find(|(target, _)| target == id).map(|(_, rung)| *rung);
+        match state::targets(Path::new(state)) {
+            Ok(watched) => programs.iter_mut().for_each(|(id, program)| {
+                if let Some(watched) = watched.iter().find(|watched| watched.id == *id) {
+                    program.is_watched(watched);
+                }
             }),
             Err(error) => eprintln!("goleakguard: rungs are not known: {error}"),
         }
@@ -80,6 +95,18 @@ pub fn ps(state: &str, json: bool, mut out: impl Write) -> anyhow::Result<()> {
         );
     }
     Ok(())
+}
+
+impl Program {
+    /// Takes note of what a service knows of it.
+    fn is_watched(&mut self, watched: &Watched) {
+        let now_s = clock::since_boot_ms() / 1000;
+        self.rung = Some(watched.rung);
+        self.waits = watched.waiting.map(|waiting| Waits {
+            threads: waiting.threads,
+            longest_s: now_s.saturating_sub(waiting.since_s.into()),
+        });
+    }
 }
 
 /// A Go process, and which one of that number.

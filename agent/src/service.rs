@@ -1,14 +1,18 @@
 //! The one loop: it alone knows both sides, turns what happens into the engine's inputs and carries out its
 //! effects.
 
+mod commanding;
 mod discovery;
+mod documents;
 mod figures;
 mod probing;
 mod refused;
+mod sending;
+mod spooling;
 
 use std::collections::VecDeque;
-use std::fs;
 use std::os::fd::OwnedFd;
+use std::path::Path;
 use std::time::Duration;
 
 use glg_engine::detector::{GrowthConfig, GrowthRule};
@@ -16,8 +20,7 @@ use glg_engine::engine::Engine;
 use glg_engine::governor::HitCost;
 use glg_engine::locks::watching::{ContentionConfig, LockConfig};
 use glg_engine::step::{AttributeConfig, Effect, Effects, EngineConfig, Input, Severity, TargetId};
-use glg_proto::topics::Topic;
-use glg_proto::wire::{Body, Envelope, Losses, MESSAGE_MAX, Online, encode, head};
+use glg_proto::wire::{Body, Losses, head};
 use log::{Level, info, log, warn};
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
@@ -27,12 +30,15 @@ use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until, timeout};
 
 use crate::clock;
 use crate::config::{Config, Trend};
-use crate::link::{Link, LinkEvent, Message};
+use crate::link::{Airtime, Link, LinkEvent, Message};
 use crate::remote::Remote;
 use crate::state::State;
+use commanding::Commanding;
 use figures::Figures;
 use probing::Probing;
 use refused::Refused;
+use sending::to_bytes;
+use spooling::Spooling;
 
 /// Room for the kernel's process events between two looks, in bytes.
 pub const EVENT_BYTES: u32 = 16 * 1024;
@@ -53,6 +59,7 @@ struct Service {
     remotes: Vec<Remote>,
     probing: Option<Probing>,
     to_link: Sender<Message>,
+    airtime: Airtime,
     link_up: bool,
     /// Sequence number of the message the link is busy with.
     sending: Option<u32>,
@@ -64,6 +71,9 @@ struct Service {
     /// Whether the log has said that a process could not be opened.
     said_denied: bool,
     figures: Figures,
+    spooling: Spooling,
+    /// Nothing while commands are off.
+    commanding: Option<Commanding>,
     /// What others may know.
     state: State,
 }
@@ -73,13 +83,17 @@ struct Service {
 /// # Errors
 /// When the configured password file cannot be read or signals cannot be caught. Everything else is said in
 /// the log and lived with.
-pub async fn run(config: Config) -> anyhow::Result<()> {
+pub async fn run(config: Config, board: &Path) -> anyhow::Result<()> {
     let mut probing = Probing::start(&config);
     let cost = probing.as_mut().and_then(Probing::calibrate);
     let observes = probing.as_ref().is_some_and(Probing::can_observe);
-    let engine = Engine::new(engine_config(&config, cost, observes));
+    let flash = spooling::flash(&config);
+    let mut engine = Engine::open(engine_config(&config, cost, observes), flash, clock::now());
+    spooling::say_found(&engine);
+    let commanding = commanding::start(&config, board, &mut engine);
     let will = engine.envelope(clock::now(), Body::Vanished);
-    let link = Link::new(&config, to_bytes(&will))?;
+    let link = Link::new(&config, to_bytes(&will), commanding.is_some())?;
+    let airtime = link.airtime();
     let (to_link, messages) = channel(1);
     let (events, mut from_link) = channel(4);
     let link = tokio::spawn(link.run(messages, events));
@@ -88,6 +102,7 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
         remotes: Vec::new(),
         probing,
         to_link,
+        airtime,
         link_up: false,
         sending: None,
         announce: None,
@@ -95,6 +110,8 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
         refused: Refused::new(),
         said_denied: false,
         figures: Figures::new(),
+        spooling: Spooling::new(&config),
+        commanding,
         state: State::new(&config.service.state, config.watch.max_targets as usize),
         config,
     };
@@ -119,10 +136,7 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
     if timeout(GOODBYE, goodbye).await.is_err() {
         warn!("the link did not end in time");
     }
-    let waiting = engine.outbox.len();
-    if waiting > 0 {
-        warn!("{waiting} alerts could not be sent and are lost");
-    }
+    spooling::close_down(&mut engine);
     Ok(())
 }
 
@@ -150,6 +164,7 @@ impl Service {
                 _ = charge.tick() => self.charge(),
                 _ = rescan.tick() => self.scan(),
                 event = from_link.recv() => self.link_event(event),
+                (id, outcome) = commanding::made(self.commanding.as_mut()) => self.command_done(id, outcome),
                 ready = readable(kernel.as_ref()) => {
                     let mut ready = ready?;
                     if !self.kernel_events(&mut newborn) {
@@ -178,6 +193,7 @@ impl Service {
             self.carry_out(effects);
         }
         self.figures.tick(&self.engine);
+        self.tend_spool();
     }
 
     /// Charges the probes for their hits, and notes what the kernel had to drop.
@@ -237,6 +253,10 @@ impl Service {
                     }
                 }
                 Effect::EndObservation(id) => self.end_observation(id),
+                effect @ (Effect::Answer { .. }
+                | Effect::Make { .. }
+                | Effect::MakeAudit { .. }
+                | Effect::SendAgain { .. }) => self.obey(effect),
                 Effect::Detach(id) => {
                     let Some(probing) = &mut self.probing else { continue };
                     let (millis, counts) = probing.detach(id);
@@ -258,79 +278,6 @@ impl Service {
         self.engine.step(clock::now(), input, &mut effects);
         self.carry_out(effects);
     }
-
-    fn link_event(&mut self, event: Option<LinkEvent>) {
-        match event {
-            Some(LinkEvent::Up) => {
-                self.link_up = true;
-                self.sending = None;
-                self.input(Input::Link(true));
-                self.announced = self.engine.outbox.take_unsaid();
-                let online = self.online();
-                self.announce = Some(to_bytes(&online));
-            }
-            Some(LinkEvent::Down) | None => {
-                self.link_up = false;
-                self.sending = None;
-                self.engine.outbox.unsay(std::mem::take(&mut self.announced));
-                self.input(Input::Link(false));
-            }
-            Some(LinkEvent::Refused(seq)) => {
-                self.sending = None;
-                self.input(Input::Refused(seq));
-            }
-            Some(LinkEvent::Acknowledged(seq)) => {
-                self.sending = None;
-                if seq == STATE_SEQ {
-                    self.announced = Losses::default();
-                }
-                self.input(Input::Acknowledged(seq));
-            }
-        }
-    }
-
-    fn online(&self) -> Envelope {
-        let kernel = fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
-        let targets = u16::try_from(self.engine.figures().targets).unwrap_or(u16::MAX);
-        let agent = head(env!("CARGO_PKG_VERSION"));
-        let online = Online { agent, kernel: head(kernel.trim_end()), targets };
-        let envelope = self.engine.envelope(clock::now(), Body::Online(online));
-        Envelope { losses: self.announced, ..envelope }
-    }
-
-    /// Hands the link its next message, if it is free.
-    fn send(&mut self) {
-        if !self.link_up || self.sending.is_some() {
-            return;
-        }
-        let message = match self.announce.take() {
-            Some(payload) => Message { topic: Topic::State, payload, seq: STATE_SEQ },
-            None => match self.engine.outbox.send_next() {
-                Some((seq, bytes)) => Message { topic: Topic::Alert, payload: bytes.to_vec(), seq },
-                None => return,
-            },
-        };
-        let seq = message.seq;
-        // The channel has room for one and nothing is under way.
-        if self.to_link.try_send(message).is_ok() {
-            self.sending = Some(seq);
-        }
-    }
-
-    fn say_offline(&mut self) {
-        if self.link_up {
-            let payload = to_bytes(&self.engine.envelope(clock::now(), Body::Offline));
-            let _ = self.to_link.try_send(Message { topic: Topic::State, payload, seq: STATE_SEQ });
-        }
-    }
-}
-
-/// State messages are not in the outbox: their acknowledgement must fit no alert.
-const STATE_SEQ: u32 = u32::MAX;
-
-fn to_bytes(envelope: &Envelope) -> Vec<u8> {
-    let mut buf = [0; MESSAGE_MAX];
-    encode(envelope, &mut buf).map(|used| used.to_vec()).unwrap_or_default()
 }
 
 #[expect(
@@ -394,6 +341,7 @@ fn engine_config(config: &Config, cost: Option<HitCost>, observes: bool) -> Engi
                 budget_percent: config.attribute.budget_percent,
             }),
         }),
-        outbox: config.outbox.alerts as usize,
+        checkpoint_ms: u64::from(config.spool.checkpoint_min) * 60_000,
+        outbox: config.outbox_limits(),
     }
 }

@@ -1,7 +1,8 @@
 //! The threads of a process, as `/proc` tells of them.
 
 use std::fs::{self, File};
-use std::io::{self, Read};
+use std::io::Read;
+use std::os::fd::OwnedFd;
 
 use glg_engine::locks::scan::{CFunction, Threads, Tid, Waiter};
 use glg_engine::locks::standing::Standing;
@@ -9,6 +10,8 @@ use glg_engine::memory::{Addr, Error, Memory};
 use glg_engine::runtime::Runtime;
 use glg_proto::wire::head;
 use nix::errno::Errno;
+use nix::fcntl::{OFlag, open, openat};
+use nix::sys::stat::Mode;
 
 use crate::native::{Beneath, End, Frame, Native, Start};
 
@@ -23,6 +26,9 @@ const LISTINGS: usize = 3;
 /// The threads of one process.
 pub struct ProcThreads {
     pid: u32,
+    /// `/proc/PID/task`, once it was needed: what is opened from there is a thread of this process, and is found
+    /// sooner than by its whole path.
+    tasks: Option<OwnedFd>,
     /// Whether the process has the same numbers for its threads as we have.
     same_namespace: bool,
     /// Numbers in the other namespace, by ours, in order; those that are gone go with the next listing.
@@ -36,7 +42,7 @@ impl ProcThreads {
         let namespace = |who: &str| fs::read_link(format!("/proc/{who}/ns/pid")).ok();
         let theirs = namespace(&pid.to_string());
         let same_namespace = theirs.is_none() || theirs == namespace("self");
-        ProcThreads { pid, same_namespace, inner: Vec::new() }
+        ProcThreads { pid, tasks: None, same_namespace, inner: Vec::new() }
     }
 
     /// The number that the process itself has for one of its threads.
@@ -53,15 +59,27 @@ impl ProcThreads {
         line.split_ascii_whitespace().next_back()?.parse().ok()
     }
 
-    fn open(&self, tid: Tid, file: &str) -> Result<File, Error> {
-        let dir = format!("/proc/{}/task/{}", self.pid, tid.outer);
-        File::open(format!("{dir}/{file}")).map_err(|error| match error.raw_os_error() {
+    fn open(&mut self, tid: Tid, file: &str) -> Result<File, Error> {
+        let (pid, outer) = (self.pid, tid.outer);
+        let tasks = match &mut self.tasks {
+            Some(tasks) => tasks,
+            none => {
+                let directory = OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
+                let opened = open(format!("/proc/{pid}/task").as_str(), directory, Mode::empty());
+                none.insert(opened.map_err(refused)?)
+            }
+        };
+        let flags = OFlag::O_RDONLY | OFlag::O_CLOEXEC;
+        match openat(&*tasks, format!("{outer}/{file}").as_str(), flags, Mode::empty()) {
+            Ok(opened) => Ok(opened.into()),
             // The thread is there and the file is not: this kernel has none.
-            Some(errno) if errno == Errno::ENOENT as i32 && fs::metadata(&dir).is_ok() => Error::Unsupported(
-                "kernel that does not tell where threads stand (/proc/PID/task/TID/syscall)",
-            ),
-            _ => refused(&error),
-        })
+            Err(Errno::ENOENT) if fs::metadata(format!("/proc/{pid}/task/{outer}")).is_ok() => {
+                Err(Error::Unsupported(
+                    "kernel that does not tell where threads stand (/proc/PID/task/TID/syscall)",
+                ))
+            }
+            Err(errno) => Err(refused(errno)),
+        }
     }
 }
 
@@ -129,9 +147,9 @@ fn is_library(frame: &Frame) -> bool {
 }
 
 /// What it means that the kernel refuses to tell.
-fn refused(error: &io::Error) -> Error {
-    match error.raw_os_error().map(Errno::from_raw) {
-        Some(Errno::EPERM | Errno::EACCES) => {
+fn refused(error: impl TryInto<Errno>) -> Error {
+    match error.try_into() {
+        Ok(Errno::EPERM | Errno::EACCES) => {
             Error::Unsupported("no permission to see its threads: run as root or with CAP_SYS_PTRACE")
         }
         _ => Error::Gone,
@@ -153,7 +171,7 @@ fn exec_start_us(file: File) -> Option<u64> {
 fn short(mut file: File, buffer: &mut [u8]) -> Result<&str, Error> {
     let mut used = 0;
     while let Some(rest) = buffer.get_mut(used..).filter(|rest| !rest.is_empty()) {
-        match file.read(rest).map_err(|error| refused(&error))? {
+        match file.read(rest).map_err(refused)? {
             0 => break,
             read => used += read,
         }
@@ -168,7 +186,7 @@ fn short(mut file: File, buffer: &mut [u8]) -> Result<&str, Error> {
 impl Threads for ProcThreads {
     fn list(&mut self, max: usize, out: &mut Vec<Tid>) -> Result<bool, Error> {
         out.clear();
-        let entries = fs::read_dir(format!("/proc/{}/task", self.pid)).map_err(|error| refused(&error))?;
+        let entries = fs::read_dir(format!("/proc/{}/task", self.pid)).map_err(refused)?;
         let tids = entries.flatten().filter_map(|entry| entry.file_name().to_str()?.parse().ok());
         let mut more = false;
         for outer in tids {

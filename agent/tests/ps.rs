@@ -9,6 +9,7 @@ use std::fs;
 use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::{Command, Output};
+use std::time::{Duration, Instant};
 
 use common::service::{Agent, free_port};
 use common::sites::text;
@@ -151,6 +152,45 @@ fn the_rungs_are_those_of_the_running_service() {
     }
 }
 
+/// A deadlock is shown with its age, and the file says since when: it is not written again while that grows.
+#[test]
+fn waits_are_those_that_the_service_sees() {
+    let folder = Folder::new();
+    let state = folder.path().join("run/state");
+    let config = folder.path().join("board.toml");
+    let config = ["--config", config.to_str().unwrap()];
+    let mut program = Program::start(&folder.copy_of(GO, "locks-cgo"), &["-later", "abba"]);
+    let mut agent = Agent::start(&folder, "waiter", free_port(), "[locks]\ncontention_s = 0\n");
+    agent.says("watching");
+    let pid = program.pid();
+    let now = || {
+        let listed = listed(pid, &config).expect("it is listed");
+        (listed["waits"].as_u64(), listed["longest_wait_s"].as_u64())
+    };
+    assert_eq!(now(), (None, None));
+    let asked = Instant::now();
+    let waits = program.ask("go")["waits"].as_array().unwrap().len() as u64;
+    let began = Instant::now();
+    eventually("the waits", || (now().0 == Some(waits)).then_some(()));
+    let written = fs::metadata(&state).unwrap().modified().unwrap();
+    for _ in 0..3 {
+        std::thread::sleep(Duration::from_secs(1));
+        let (least, (threads, longest_s), most) = (began.elapsed(), now(), asked.elapsed());
+        let longest_s = longest_s.expect("they wait still");
+        println!("{threads:?} for {longest_s} s, by the program's clock between {least:?} and {most:?}");
+        assert_eq!(threads, Some(waits));
+        // Both ends are whole seconds; and a thread may be seen a tick after it began.
+        assert!((least.as_secs().saturating_sub(2)..=most.as_secs() + 2).contains(&longest_s));
+    }
+    assert_eq!(fs::metadata(&state).unwrap().modified().unwrap(), written, "written again for nothing");
+    let (table, _) = said(&[&["ps"], config.as_slice()].concat());
+    let line = table.lines().find(|line| line.trim_start().starts_with(&pid.to_string())).unwrap();
+    assert!(table.lines().next().unwrap().contains("  WAITS  LONGEST  "), "{table}");
+    assert!(line.contains("watch      2 ") && line.contains(" s  "), "{table}");
+    agent.stop();
+    assert_eq!(now(), (None, None), "nobody watches it");
+}
+
 #[test]
 fn what_a_dead_service_or_anyone_else_has_left_is_not_believed() {
     let folder = Folder::new();
@@ -164,7 +204,7 @@ fn what_a_dead_service_or_anyone_else_has_left_is_not_believed() {
     assert!(found.is_null() && !remarks.contains("rungs"), "{found}, {remarks}");
     let left = fs::read_to_string(&state).unwrap();
     for odd in
-        ["\0\u{1}", "goleakguard 1 1 1\nx y z\n", &left[..left.len() - 1], &"7 7 watch\n".repeat(10_000)]
+        ["\0\u{1}", "goleakguard 2 1 1\nx y z\n", &left[..left.len() - 1], &"7 7 watch 0 0\n".repeat(10_000)]
     {
         fs::write(&state, odd).unwrap();
         let (found, remarks) = rung(&folder, &program);

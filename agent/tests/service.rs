@@ -126,7 +126,7 @@ fn an_alert_that_the_broker_refuses_is_named_and_told_as_lost() {
     agent.says("link up");
     assert!(watcher.online().envelope.losses.is_none());
     begin_leak(&mut program);
-    agent.says("the broker refuses message 0 (NotAuthorized)");
+    agent.says("can never be sent: the broker refuses it (NotAuthorized)");
     broker.end(Signal::SIGTERM);
     broker.start();
     drop(watcher);

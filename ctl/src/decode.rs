@@ -7,8 +7,8 @@ use std::process::ExitCode;
 
 use anyhow::{Context, Result, anyhow, ensure};
 
-use crate::message::Message;
-use crate::{json, show};
+use crate::raw::{self, Kind};
+use crate::text::unhex;
 
 /// More than any message, as hex with line breaks.
 const INPUT_MAX: u64 = 64 * 1024;
@@ -18,6 +18,9 @@ const INPUT_MAX: u64 = 64 * 1024;
 pub(crate) struct Options {
     /// The file; `-` reads standard input
     file: PathBuf,
+    /// What it is; found out by trying if not said
+    #[arg(long, value_enum)]
+    kind: Option<Kind>,
     /// One JSON object instead of text
     #[arg(long)]
     json: bool,
@@ -34,32 +37,9 @@ pub(crate) fn run(options: &Options) -> Result<ExitCode> {
         file.take(INPUT_MAX + 1).read_to_end(&mut input).with_context(name)?;
     }
     ensure!(input.len() as u64 <= INPUT_MAX, "more than {INPUT_MAX} bytes: this is no message");
-    let payload = from_hex(&input).unwrap_or(input);
-    let message = Message::of_payload(&payload).map_err(|reason| anyhow!(reason))?;
-    let out = if options.json { format!("{}\n", json::object(&message)) } else { show::text(&message)? };
+    let payload = unhex(&input).unwrap_or(input);
+    let decoded = raw::decode(&payload, options.kind).map_err(|reason| anyhow!(reason))?;
+    let out = if options.json { format!("{}\n", raw::object(&decoded)) } else { raw::text(&decoded)? };
     stdout().write_all(out.as_bytes())?;
     Ok(ExitCode::SUCCESS)
-}
-
-/// The bytes that hex digits stand for; `None` when the input is anything else. No message reads as hex:
-/// its first byte, the version, is not printable.
-fn from_hex(input: &[u8]) -> Option<Vec<u8>> {
-    let digits: Option<Vec<u32>> =
-        input.iter().filter(|c| !c.is_ascii_whitespace()).map(|&c| char::from(c).to_digit(16)).collect();
-    let digits = digits.filter(|digits| !digits.is_empty())?;
-    let (pairs, []) = digits.as_chunks::<2>() else { return None };
-    pairs.iter().map(|&[high, low]| u8::try_from(high << 4 | low).ok()).collect()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn hex_or_not() {
-        assert_eq!(from_hex(b"01 aB\n"), Some(vec![1, 0xab]));
-        for no in [b"".as_slice(), b"0", b"0x01", b"\x01\x05van-7"] {
-            assert_eq!(from_hex(no), None);
-        }
-    }
 }

@@ -89,40 +89,85 @@ pub(crate) fn expand(from: impl BufRead, mut to: impl Write) -> Result<u64, Expa
     if lines.next()? != Some(FIRST_LINE) {
         return Err(lines.malformed("the first one is another"));
     }
-    let (mut stacks, mut text, mut count): (Vec<String>, usize, u64) = (Vec::new(), 0, 0);
-    // One that found no place in the sender's table.
-    let mut unnumbered = String::new();
+    let (mut stacks, mut last, mut count) = (Stacks::default(), None, 0);
     while let Some(line) = lines.next()? {
         if let Some(name) = line.strip_prefix("stack ") {
-            let number = number(name);
-            let number = number.ok_or(lines.malformed("a stack without a number"))?;
-            let body = body(&mut lines, TEXT_MAX - text)?;
-            match number {
-                None => unnumbered = body,
-                Some(number) if number == stacks.len() && number < STACKS_MAX => {
-                    text += body.len();
-                    stacks.push(body);
-                }
-                Some(_) => return Err(lines.malformed("a stack with a number that is not the next")),
-            }
-        } else if line.starts_with("goroutine ") {
-            let header = line.to_owned();
-            let (stack, parent) =
-                lines.next()?.and_then(stack_and_parent).ok_or(lines.malformed("no stack of a goroutine"))?;
-            let stack = stack.map_or(Some(&unnumbered), |number| stacks.get(number));
-            let stack = stack.ok_or(lines.malformed("a stack that has not come yet"))?;
-            if count > 0 {
-                to.write_all(b"\n")?;
-            }
-            writeln!(to, "{header}")?;
-            write_stack(&mut to, stack, parent)?;
-            count += 1;
-        } else {
-            return Err(lines.malformed("neither a stack nor a goroutine"));
+            let number = number(name).ok_or(lines.malformed("a stack without a number"))?;
+            stacks.read(&mut lines, number)?;
+            continue;
         }
+        let g: Goroutine = if line.starts_with("goroutine ") {
+            let (goid, state) = header(line).ok_or(lines.malformed("no number and state of a goroutine"))?;
+            let second = lines.next()?.and_then(stack_and_parent);
+            let (stack, parent) = second.ok_or(lines.malformed("no stack of a goroutine"))?;
+            Goroutine { goid, state, stack, parent }
+        } else {
+            let next = line.parse().ok().and_then(|by| next(last.take()?, by));
+            next.ok_or(lines.malformed("neither a stack nor a goroutine"))?
+        };
+        let stack = stacks.get(g.stack).ok_or(lines.malformed("a stack that has not come yet"))?;
+        if count > 0 {
+            to.write_all(b"\n")?;
+        }
+        writeln!(to, "goroutine {} {}", g.goid, g.state)?;
+        write_stack(&mut to, stack, g.parent)?;
+        count += 1;
+        last = Some(g);
     }
     to.flush()?;
     Ok(count)
+}
+
+/// What is told of a goroutine.
+struct Goroutine {
+    goid: u64,
+    /// In brackets, with what follows.
+    state: String,
+    stack: Option<usize>,
+    parent: u64,
+}
+
+/// One like the one before, but for its number.
+fn next(last: Goroutine, by: i64) -> Option<Goroutine> {
+    Some(Goroutine { goid: last.goid.checked_add_signed(by)?, ..last })
+}
+
+/// `goroutine 18 [chan send]:`
+fn header(line: &str) -> Option<(u64, String)> {
+    let (goid, state) = line.strip_prefix("goroutine ")?.split_once(' ')?;
+    Some((goid.parse().ok()?, state.to_owned()))
+}
+
+/// The stacks that have come.
+#[derive(Default)]
+struct Stacks {
+    stacks: Vec<String>,
+    /// One that found no place in the sender's table.
+    unnumbered: String,
+    /// Bytes of them.
+    text: usize,
+}
+
+impl Stacks {
+    fn read(&mut self, lines: &mut Lines<impl BufRead>, number: Option<usize>) -> Result<(), ExpandError> {
+        let body = body(lines, TEXT_MAX - self.text)?;
+        match number {
+            None => self.unnumbered = body,
+            Some(number) if number == self.stacks.len() && number < STACKS_MAX => {
+                self.text += body.len();
+                self.stacks.push(body);
+            }
+            Some(_) => return Err(lines.malformed("a stack with a number that is not the next")),
+        }
+        Ok(())
+    }
+
+    fn get(&self, number: Option<usize>) -> Option<&str> {
+        match number {
+            None => Some(&self.unnumbered),
+            Some(number) => self.stacks.get(number).map(String::as_str),
+        }
+    }
 }
 
 /// The name of a stack: its number, or `-` for none.
@@ -188,8 +233,9 @@ stack -
 .
 goroutine 1 [running]:
 - 0
-goroutine 19 [chan send, 2 minutes]:
+goroutine 21 [chan send, 2 minutes]:
 0 0
+-2
 ";
 
     const PLAIN: &str = "\
@@ -201,6 +247,12 @@ created by main.main in goroutine 1
 
 goroutine 1 [running]:
 \tgoroutine running on other thread; stack unavailable
+
+goroutine 21 [chan send, 2 minutes]:
+main.send(...)
+\t/src/main.go:12 +0x1d
+created by main.main
+\t/src/main.go:30 +0x5a
 
 goroutine 19 [chan send, 2 minutes]:
 main.send(...)
@@ -217,7 +269,7 @@ created by main.main
 
     #[test]
     fn as_go_prints_it() {
-        assert_eq!(expanded(COMPACT), Ok((3, PLAIN.to_owned())));
+        assert_eq!(expanded(COMPACT), Ok((4, PLAIN.to_owned())));
     }
 
     #[test]
@@ -234,6 +286,7 @@ created by main.main
         for (wrong, line) in [("", 1), ("goleakguard dump 2\n", 1), ("goleakguard dump 1\nx\n", 2)] {
             assert!(expanded(wrong).unwrap_err().contains(&format!("line {line}")), "{wrong}");
         }
+        assert!(expanded("goleakguard dump 1\n1\n").unwrap_err().contains("line 2"));
         let early = "goleakguard dump 1\ngoroutine 1 [x]:\n0 1\n";
         assert_eq!(expanded(early), Err("not a compact dump: line 3: a stack that has not come yet".into()));
     }

@@ -28,9 +28,11 @@ pub(crate) fn object(message: &Message) -> Value {
         "boot": hex(&envelope.boot, 8),
         "epoch": envelope.epoch,
         "seq": envelope.seq,
+        "duplicate": message.again,
         "mono_ms": envelope.at.mono_ms,
         "wall_ms": envelope.at.wall_ms,
         "clock": clock(envelope.at.clock),
+        "about_ms": message.about_ms,
         "losses": {"alerts": losses.alerts, "samples": losses.samples, "records": losses.records},
     }));
     object.extend(match &envelope.body {
@@ -194,7 +196,7 @@ fn site(site: &Site) -> Value {
     })
 }
 
-fn clock(clock: ClockQuality) -> &'static str {
+pub(crate) fn clock(clock: ClockQuality) -> &'static str {
     match clock {
         ClockQuality::Wrong => "wrong",
         ClockQuality::Free => "free",

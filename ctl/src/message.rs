@@ -1,9 +1,12 @@
 //! A message as it arrived: decoded, with what its way over the broker adds.
 
 use glg_proto::topics::{PREFIX, Topic};
-use glg_proto::wire::{self, Envelope};
+use glg_proto::wire::{self, ClockQuality, Envelope};
 
 use crate::text::{Escaped, hex};
+
+/// What is for everybody: documents and the answers to commands are for who asked.
+const TOPICS: [Topic; 3] = [Topic::Alert, Topic::State, Topic::Health];
 
 /// A decoded message.
 pub(crate) struct Message {
@@ -14,6 +17,12 @@ pub(crate) struct Message {
     pub(crate) bytes: Option<usize>,
     /// Kept by the broker from an earlier time, not sent just now.
     pub(crate) retained: bool,
+    /// It was published as an alert: its number is its own.
+    pub(crate) is_alert: bool,
+    /// It has come before.
+    pub(crate) again: bool,
+    /// Milliseconds since 1970 when it was said, computed: its own clock could not be believed.
+    pub(crate) about_ms: Option<u64>,
 }
 
 impl Message {
@@ -21,7 +30,15 @@ impl Message {
     pub(crate) fn of_payload(payload: &[u8]) -> Result<Message, String> {
         let envelope = wire::decode(payload)
             .map_err(|e| format!("{e}; {} bytes beginning {}", payload.len(), hex(payload, 16)))?;
-        Ok(Message { envelope, payload_bytes: payload.len(), bytes: None, retained: false })
+        Ok(Message {
+            envelope,
+            payload_bytes: payload.len(),
+            bytes: None,
+            retained: false,
+            is_alert: false,
+            again: false,
+            about_ms: None,
+        })
     }
 
     /// Decodes a payload that arrived on `topic`, which must be the sender's own.
@@ -29,18 +46,25 @@ impl Message {
         let message = Message::of_payload(payload)?;
         let name = &message.envelope.device;
         let is_own = |kind: Topic| kind.of(name).is_some_and(|own| own.as_bytes() == topic);
-        if ![Topic::Alert, Topic::State, Topic::Health].into_iter().any(is_own) {
+        if !TOPICS.into_iter().any(is_own) {
             return Err(format!("device \"{}\" has no business on this topic", Escaped(name)));
         }
-        Ok(Message { bytes: Some(publish_bytes(topic.len(), payload.len())), retained, ..message })
+        let (bytes, is_alert) = (Some(publish_bytes(topic.len(), payload.len())), is_own(Topic::Alert));
+        Ok(Message { bytes, retained, is_alert, ..message })
+    }
+
+    /// When it was said, in milliseconds since 1970, if that can be told.
+    pub(crate) fn said_ms(&self) -> Option<u64> {
+        let at = self.envelope.at;
+        self.about_ms.or_else(|| (at.clock != ClockQuality::Wrong).then_some(at.wall_ms))
     }
 }
 
-/// Topic filter for all messages of one device, or of all with `+`. `None` when `device` cannot be a level
+/// Topic filters for all messages of one device, or of all with `+`. `None` when `device` cannot be a level
 /// of a topic.
-pub(crate) fn filter(device: &str) -> Option<String> {
+pub(crate) fn filters(device: &str) -> Option<[String; TOPICS.len()]> {
     let valid = device == "+" || glg_proto::topics::is_device_name(device);
-    valid.then(|| format!("{PREFIX}/{device}/+"))
+    valid.then(|| TOPICS.map(|topic| format!("{PREFIX}/{device}/{}", topic.leaf())))
 }
 
 /// Size of a QoS 1 PUBLISH packet without properties (MQTT 5, section 3.3).

@@ -19,7 +19,7 @@ pub(crate) fn text(message: &Message) -> Result<String, fmt::Error> {
         Body::Online(online) => writeln!(
             out,
             "{} {device} is ONLINE: agent {}, Linux {}, {} targets{}{}",
-            when(envelope),
+            when(message),
             Escaped(&online.agent),
             Escaped(&online.kernel),
             online.targets,
@@ -29,7 +29,7 @@ pub(crate) fn text(message: &Message) -> Result<String, fmt::Error> {
         Body::Offline => writeln!(
             out,
             "{} {device} is OFFLINE{}{}",
-            when(envelope),
+            when(message),
             retained(message),
             losses(&envelope.losses, "; ")
         )?,
@@ -37,10 +37,10 @@ pub(crate) fn text(message: &Message) -> Result<String, fmt::Error> {
         Body::Vanished => writeln!(
             out,
             "{device} is OFFLINE without a good-bye; its agent had started {}{}",
-            when(envelope),
+            when(message),
             retained(message)
         )?,
-        Body::Leak(leak) => write_leak(&mut out, leak, envelope)?,
+        Body::Leak(leak) => write_leak(&mut out, leak, message)?,
         Body::Deadlock(deadlock) => locks::write_deadlock(&mut out, deadlock, envelope)?,
         Body::LockWait(wait) => locks::write_wait(&mut out, wait, envelope)?,
         Body::StuckThreads(threads) => locks::write_threads(&mut out, threads, envelope)?,
@@ -55,7 +55,7 @@ pub(crate) fn text(message: &Message) -> Result<String, fmt::Error> {
             hex(&evicted.first.boot, 8),
             evicted.first.epoch
         )?,
-        Body::Health(health) => write_health(&mut out, health, envelope)?,
+        Body::Health(health) => write_health(&mut out, health, message)?,
     }
     if !matches!(envelope.body, Body::Online(_) | Body::Offline | Body::Vanished) {
         write_said(&mut out, message)?;
@@ -71,10 +71,11 @@ fn write_said(out: &mut String, message: &Message) -> fmt::Result {
     let boot = hex(&envelope.boot, 8);
     writeln!(
         out,
-        "  said      {}, {} after boot {boot}, message {}{size}{}",
-        when(envelope),
+        "  said      {}, {} after boot {boot}, message {}{}{size}{}",
+        when(message),
         span(boot_s),
         envelope.seq,
+        if message.again { " (again)" } else { "" },
         retained(message)
     )?;
     if !envelope.losses.is_none() {
@@ -83,12 +84,12 @@ fn write_said(out: &mut String, message: &Message) -> fmt::Result {
     Ok(())
 }
 
-fn write_health(out: &mut String, health: &Health, envelope: &Envelope) -> fmt::Result {
+fn write_health(out: &mut String, health: &Health, message: &Message) -> fmt::Result {
     writeln!(
         out,
         "{} {} fares: {} targets, {} of memory",
-        when(envelope),
-        Escaped(&envelope.device),
+        when(message),
+        Escaped(&message.envelope.device),
         health.targets,
         kib(u64::from(health.rss_kib) * 1024)
     )?;
@@ -113,7 +114,7 @@ fn write_health(out: &mut String, health: &Health, envelope: &Envelope) -> fmt::
 }
 
 /// `1 message`, `3 messages`.
-fn counted(count: u32, what: &str) -> String {
+pub(crate) fn counted(count: u32, what: &str) -> String {
     format!("{count} {what}{}", if count == 1 { "" } else { "s" })
 }
 
@@ -135,8 +136,8 @@ fn headline(out: &mut String, what: &str, target: &Target, envelope: &Envelope) 
     )
 }
 
-fn write_leak(out: &mut String, leak: &Leak, envelope: &Envelope) -> fmt::Result {
-    headline(out, "LEAK", &leak.target, envelope)?;
+fn write_leak(out: &mut String, leak: &Leak, message: &Message) -> fmt::Result {
+    headline(out, "LEAK", &leak.target, &message.envelope)?;
     let rise = i64::from(leak.goroutines) - i64::from(leak.baseline);
     writeln!(
         out,
@@ -146,8 +147,8 @@ fn write_leak(out: &mut String, leak: &Leak, envelope: &Envelope) -> fmt::Result
         span(u64::from(leak.window_s)),
         rate(rise, leak.window_s)
     )?;
-    let since = envelope.at.wall_ms.saturating_sub(u64::from(leak.window_s) * 1000);
-    if envelope.at.clock != ClockQuality::Wrong {
+    if let Some(said) = message.said_ms() {
+        let since = said.saturating_sub(u64::from(leak.window_s) * 1000);
         writeln!(out, "  since     {} or before", utc(since))?;
     }
     writeln!(out, "  grade     {}", grade(leak.grade))?;
@@ -194,8 +195,12 @@ fn grade(grade: Grade) -> &'static str {
     }
 }
 
-/// The device's wall clock, and whether to believe it.
-fn when(envelope: &Envelope) -> String {
+/// The device's wall clock, and whether to believe it; where it is known better, that.
+fn when(message: &Message) -> String {
+    let envelope = &message.envelope;
+    if let Some(ms) = message.about_ms {
+        return format!("about {}", utc(ms));
+    }
     let doubt = match envelope.at.clock {
         ClockQuality::Synced => "",
         ClockQuality::Free => " (clock not synchronised)",

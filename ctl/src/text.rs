@@ -26,6 +26,15 @@ pub(crate) fn hex(bytes: &[u8], max: usize) -> String {
     if bytes.len() > max { digits + "..." } else { digits }
 }
 
+/// The bytes that hex digits stand for, white space left out; `None` when the input is anything else, or nothing.
+pub(crate) fn unhex(input: &[u8]) -> Option<Vec<u8>> {
+    let digits: Option<Vec<u32>> =
+        input.iter().filter(|c| !c.is_ascii_whitespace()).map(|&c| char::from(c).to_digit(16)).collect();
+    let digits = digits.filter(|digits| !digits.is_empty())?;
+    let (pairs, []) = digits.as_chunks::<2>() else { return None };
+    pairs.iter().map(|&[high, low]| u8::try_from(high << 4 | low).ok()).collect()
+}
+
 /// Milliseconds since 1970 as `2026-11-22 00:45:15 UTC`. Years beyond 9999 are shown as the number itself.
 pub(crate) fn utc(wall_ms: u64) -> String {
     let seconds = wall_ms / 1000;
@@ -101,6 +110,14 @@ mod tests {
     fn names_cannot_steer_the_terminal() {
         let name = "a\u{1b}[2J\u{9b}1m\r\n\u{202e}b\u{7f}ü…";
         assert_eq!(Escaped(name).to_string(), "a\\u{1b}[2J\\u{9b}1m\\r\\n\\u{202e}b\\u{7f}ü…");
+    }
+
+    #[test]
+    fn hex_or_not() {
+        assert_eq!(unhex(b"01 aB\n"), Some(vec![1, 0xab]));
+        for no in [b"".as_slice(), b"0", b"0x01", b"\x01\x05van-7"] {
+            assert_eq!(unhex(no), None);
+        }
     }
 
     #[test]

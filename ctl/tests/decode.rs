@@ -1,10 +1,17 @@
 //! `glg decode`, and through it the text that people read.
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 mod common;
 
 use common::{envelope, leak, online, payload, run};
+use glg_proto::command::{
+    Action, Command, CommandId, DocumentKind, KeyId, Made, Outcome, Part, Receipt, Setting, Until, Window,
+    sign_command, sign_receipt,
+};
 use glg_proto::locks::{Contention, Deadlock, LockKind, LockOwner, LockWait, Stuck, StuckThreads};
-use glg_proto::wire::{Body, ClockQuality, Grade, Losses, Target, head};
+use glg_proto::wire::{Body, ClockQuality, Grade, Losses, Target, Timestamp, head};
+use ring::signature::{Ed25519KeyPair, KeyPair};
+use serde_json::Value;
 
 fn text(envelope: &glg_proto::wire::Envelope) -> String {
     let (success, out, err) = run(&["decode", "-"], &payload(envelope));
@@ -202,4 +209,65 @@ CONTENTION in gateway on van-7 (pid 1412, Go 1.24.11)
     assert!(success);
     assert_eq!((&object["kind"], &object["waits"]), (&"contention".into(), &1234.into()));
     assert_eq!(object["waiter"]["c_function"], "hold_and_call");
+}
+
+const ID: CommandId = CommandId { key: KeyId([0xaa; 8]), counter: 9 };
+
+/// Decodes with and without being told the kind; the text, and the JSON.
+fn decoded(payload: &[u8], kind: &str) -> (String, Value) {
+    let (success, out, err) = run(&["decode", "-"], payload);
+    assert!(success, "{err}");
+    assert_eq!(run(&["decode", "-", "--kind", kind], payload), (true, out.clone(), String::new()));
+    let (_, object, _) = run(&["decode", "-", "--json"], payload);
+    (out, serde_json::from_str(&object).unwrap())
+}
+
+#[test]
+fn receipts_and_whether_they_are_forged() {
+    let pair = Ed25519KeyPair::from_seed_unchecked(&[3; 32]).unwrap();
+    let public = pair.public_key().as_ref().try_into().unwrap();
+    let at = Timestamp { mono_ms: 1, wall_ms: 1_795_308_315_000, clock: ClockQuality::Free };
+    let made = Made { kind: DocumentKind::Full, pid: 1412, bytes: 4097, part_bytes: 4096, sha256: [1; 32] };
+    let receipt =
+        Receipt { device: head("van-7"), boot: [2; 8], at, command: ID, outcome: Outcome::Made(made) };
+    let sign = |bytes: &[u8]| pair.sign(bytes).as_ref().try_into().unwrap();
+    let mut payload = sign_receipt(&receipt, &public, sign).unwrap().to_vec();
+    let (text, object) = decoded(&payload, "receipt");
+    assert_eq!(
+        text,
+        format!(
+            "ANSWER of van-7 to command aaaaaaaaaaaaaaaa/9\n  \
+             outcome   made: dump of process 1412, 4.0 KiB in 2 parts, SHA-256 {}\n  \
+             said      2026-11-22 00:45:15 UTC (clock not synchronised), boot 0202020202020202\n  \
+             signature signed by {}\n",
+            "01".repeat(32),
+            "ed4928c628d1c2c6eae90338905995612959273a5c63f93636c14614ac8737d1"
+        )
+    );
+    assert_eq!((&object["kind"], &object["signature_good"]), (&"receipt".into(), &true.into()));
+    payload[40] ^= 1;
+    let (text, object) = decoded(&payload, "receipt");
+    assert!(text.contains("FORGED: not signed by ed4928"), "{text}");
+    assert_eq!(object["signature_good"], false);
+}
+
+#[test]
+fn commands_and_parts() {
+    let set = Action::Set(Setting::Growth(Window::Slow, 4, 5));
+    let command =
+        Command { device: head("van-7"), counter: 9, until: Until::Boot([1; 8], 5000), action: set };
+    let payload = sign_command(&command, ID.key, |_| [0; 64]).unwrap();
+    let (text, object) = decoded(&payload, "command");
+    let wanted = "COMMAND to van-7, aaaaaaaaaaaaaaaa/9\n  wants     set: growth slow 4 5\n  \
+                  until     5 s after boot 0101010101010101\n  \
+                  signature not checked: that takes the whole public key of aaaaaaaaaaaaaaaa\n";
+    assert_eq!(text, wanted);
+    assert_eq!((&object["kind"], &object["until_mono_ms"]), (&"command".into(), &5000.into()));
+    let part = Part { command: ID, index: 1, of: 3, bytes: b"abc" };
+    let payload = [&part.head().unwrap()[..], part.bytes].concat();
+    let (text, object) = decoded(&payload, "part");
+    assert_eq!(text, "PART 2 of 3, 3 bytes, of the document of command aaaaaaaaaaaaaaaa/9\n");
+    assert_eq!((&object["kind"], &object["bytes"]), (&"part".into(), &3.into()));
+    let (success, _, err) = run(&["decode", "-", "--kind", "receipt"], &payload);
+    assert!(!success && err.contains("cut short or damaged"), "{err}");
 }

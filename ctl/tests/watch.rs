@@ -4,8 +4,20 @@ mod common;
 
 use common::{Broker, Glg, envelope, leak, online, payload, run, topic};
 use glg_proto::topics::Topic;
-use glg_proto::wire::Body;
+use glg_proto::wire::{Body, ClockQuality, Health};
 use serde_json::{Value, json};
+
+const FARES: Health = Health {
+    targets: 3,
+    waiting: 0,
+    spool_bytes: 0,
+    flash_bytes: 0,
+    memory_only: false,
+    evicted: 0,
+    damaged: 0,
+    airtime_bytes: 0,
+    rss_kib: 1700,
+};
 
 #[test]
 fn messages_come_as_json() {
@@ -26,8 +38,8 @@ fn messages_come_as_json() {
     ]);
     let lines = [(); 3].map(|()| serde_json::from_str::<Value>(&glg.line()).unwrap());
     let head = json!({
-        "device": "van-7", "boot": "0102030405060708", "epoch": 20, "seq": 300, "mono_ms": 90_000,
-        "wall_ms": 1_795_308_315_000_u64, "clock": "synced",
+        "device": "van-7", "boot": "0102030405060708", "epoch": 20, "seq": 300, "duplicate": false, "mono_ms": 90_000,
+        "wall_ms": 1_795_308_315_000_u64, "clock": "synced", "about_ms": null,
         "losses": {"alerts": 0, "samples": 2, "records": 0},
     });
     let site = |line, attributed| {
@@ -113,4 +125,62 @@ fn too_few_messages_in_time_is_a_failure() {
     assert!(err.ends_with("glg: 0 of 1 messages came within the time\n"), "{err}");
     let (success, ..) = run(&["watch", "--port", &port, "--timeout", "1"], b"");
     assert!(success, "without --count, time is simply up");
+}
+
+#[test]
+fn duplicates_are_marked_and_old_ones_left_out() {
+    let broker = Broker::start();
+    let mut glg = Glg::watch(broker.port, &["--json", "--count", "3", "--since", "2026-11-22 00:45"]);
+    glg.until_subscribed();
+    let (alert, health) = (topic(Topic::Alert), topic(Topic::Health));
+    let mut old = leak();
+    old.at.wall_ms -= 60_000;
+    let mut late = leak();
+    (late.seq, late.at.clock, late.at.wall_ms, late.at.mono_ms) = (301, ClockQuality::Wrong, 5, 91_000);
+    // What is for others is not even looked at.
+    broker.publish(&[
+        ("glg/v1/van-7/document", b"\x01part", false),
+        (&alert, &payload(&old), false),
+        (&alert, &payload(&leak()), false),
+        (&alert, &payload(&late), false),
+        (&health, &payload(&envelope(Body::Health(FARES))), false),
+    ]);
+    let lines = [(); 3].map(|()| serde_json::from_str::<Value>(&glg.line()).unwrap());
+    // The same number as the old one: it came twice, whatever was shown.
+    assert_eq!((&lines[0]["kind"], &lines[0]["duplicate"]), (&"leak".into(), &true.into()));
+    assert_eq!((&lines[1]["seq"], &lines[1]["clock"]), (&301.into(), &"wrong".into()));
+    assert_eq!(
+        (&lines[1]["duplicate"], &lines[1]["about_ms"]),
+        (&false.into(), &1_795_308_316_000_u64.into())
+    );
+    assert_eq!((&lines[2]["kind"], &lines[2]["duplicate"]), (&"health".into(), &false.into()));
+    assert!(glg.wait().success());
+}
+
+#[test]
+fn computed_times_and_duplicates_as_text() {
+    let broker = Broker::start();
+    let mut glg =
+        Glg::watch(broker.port, &["--device", "van-7", "--device", "a", "--device", "b", "--count", "3"]);
+    glg.until_subscribed();
+    let mut late = leak();
+    (late.seq, late.at.clock, late.at.wall_ms, late.at.mono_ms) = (301, ClockQuality::Wrong, 5, 91_000);
+    let alert = topic(Topic::Alert);
+    broker.publish(&[
+        (&alert, &payload(&leak()), false),
+        (&alert, &payload(&late), false),
+        (&alert, &payload(&late), false),
+    ]);
+    let mut said = Vec::new();
+    while said.len() < 3 {
+        let line = glg.line();
+        if line.starts_with("  said ") {
+            said.push(line);
+        }
+    }
+    let wanted =
+        "  said      about 2026-11-22 00:45:16 UTC, 1 min 31 s after boot 0102030405060708, message 301";
+    assert!(said[1].starts_with(&format!("{wanted}, ")), "{said:?}");
+    assert!(said[2].starts_with(&format!("{wanted} (again), ")), "{said:?}");
+    assert!(glg.wait().success());
 }

@@ -5,6 +5,9 @@
 //! done: whatever happens then, it is not done twice. The answer to the last command of each key is remembered, so
 //! that the same command, sent again because the answer was lost, is answered and not carried out again.
 
+pub mod audit;
+#[cfg(test)]
+mod audit_tests;
 mod state;
 #[cfg(test)]
 mod tests;
@@ -28,10 +31,13 @@ const UNSIGNED_EVERY_MS: u64 = 60_000;
 /// A command may come so many milliseconds after the moment it was to begin until, because two clocks are compared.
 const LENIENT_MS: u64 = 5_000;
 
-/// Somebody who can tell a good signature.
-pub trait Verify {
+/// What is needed of cryptography.
+pub trait Crypto {
     /// Whether `signature` is one of `key` over `signed` (Ed25519, RFC 8032).
     fn verify(&self, key: &PublicKey, signed: &[u8], signature: &Signature) -> bool;
+
+    /// SHA-256 over all parts, one after the other.
+    fn sha256(&self, parts: &[&[u8]]) -> [u8; 32];
 }
 
 /// A key that may send commands.
@@ -178,8 +184,8 @@ impl Commands {
     }
 
     /// Judges what came.
-    pub fn judge(&mut self, now: Timestamp, device: Device<'_>, bytes: &[u8], verify: &dyn Verify) -> Judged {
-        let (received, index) = match self.signer(bytes, verify) {
+    pub fn judge(&mut self, now: Timestamp, device: Device<'_>, bytes: &[u8], crypto: &dyn Crypto) -> Judged {
+        let (received, index) = match self.signer(bytes, crypto) {
             Ok(found) => found,
             Err((id, refusal)) => return self.refuse_unsigned(now.mono_ms, id, refusal),
         };
@@ -208,7 +214,7 @@ impl Commands {
     fn signer<'b>(
         &self,
         bytes: &'b [u8],
-        verify: &dyn Verify,
+        crypto: &dyn Crypto,
     ) -> Result<(Received<'b>, usize), (CommandId, Refusal)> {
         let received = Received::parse(bytes).map_err(|refusal| (CommandId::default(), refusal))?;
         let id = CommandId { key: received.key, counter: 0 };
@@ -216,7 +222,7 @@ impl Commands {
         for (index, (key, _)) in self.keys.iter().enumerate() {
             if KeyId::of(&key.key) == received.key {
                 known = true;
-                if verify.verify(&key.key, &received.signed(), received.signature) {
+                if crypto.verify(&key.key, &received.signed(), received.signature) {
                     return Ok((received, index));
                 }
             }

@@ -110,26 +110,48 @@ fn creation<'t>(target: &'t mut Target<'_>, g: &Traced) -> Option<(&'t str, &'t 
     if g.goid == 1 { None } else { target.symbols.creation(target.image, g.gopc) }
 }
 
+/// What the first line says beside the number.
+#[derive(Clone, Copy, PartialEq, Eq)]
+struct State {
+    status: Status,
+    /// Number of the wait reason; 0 where it says nothing.
+    reason: u8,
+    /// 0 is not shown.
+    minutes: u64,
+    locked: bool,
+}
+
+impl State {
+    fn of(g: &Traced, now_ns: u64) -> State {
+        let waits = matches!(g.status, Status::Waiting | Status::Leaked);
+        let dated = matches!(g.status, Status::Waiting | Status::Syscall) && g.since != 0;
+        State {
+            status: g.status,
+            reason: if waits { g.reason } else { 0 },
+            minutes: if dated { now_ns.saturating_sub(g.since) / MINUTE_NS } else { 0 },
+            locked: g.locked,
+        }
+    }
+}
+
 /// `goroutine 18 [chan send, 2 minutes, locked to thread]:` (`goroutineheader`).
 fn header(out_text: &mut TextOut<'_>, layout: &Layout, g: &Traced, now_ns: u64) {
-    let waits = matches!(g.status, Status::Waiting | Status::Leaked);
-    let reason = layout.wait_texts.get(usize::from(g.reason)).copied().unwrap_or("unknown wait reason");
+    let State { status, reason, minutes, locked } = State::of(g, now_ns);
+    let waits = matches!(status, Status::Waiting | Status::Leaked);
+    let reason = layout.wait_texts.get(usize::from(reason)).copied().unwrap_or("unknown wait reason");
     out_text.push("goroutine ");
     out_text.decimal(g.goid);
     out_text.push(" [");
-    out_text.push(if waits && !reason.is_empty() { reason } else { status_text(g.status) });
-    if g.status == Status::Leaked {
+    out_text.push(if waits && !reason.is_empty() { reason } else { status_text(status) });
+    if status == Status::Leaked {
         out_text.push(" (leaked)");
     }
-    if matches!(g.status, Status::Waiting | Status::Syscall) && g.since != 0 {
-        let minutes = now_ns.saturating_sub(g.since) / MINUTE_NS;
-        if minutes >= 1 {
-            out_text.push(", ");
-            out_text.decimal(minutes);
-            out_text.push(" minutes");
-        }
+    if minutes >= 1 {
+        out_text.push(", ");
+        out_text.decimal(minutes);
+        out_text.push(" minutes");
     }
-    out_text.push(if g.locked { ", locked to thread]:\n" } else { "]:\n" });
+    out_text.push(if locked { ", locked to thread]:\n" } else { "]:\n" });
 }
 
 /// `gStatusStrings` of `runtime/traceback.go`.

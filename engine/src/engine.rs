@@ -1,31 +1,39 @@
 //! The engine: one input at a time, decisions out. No files, no clocks, no threads, no sockets.
 
+mod commanding;
 mod contending;
+mod keeping;
 mod locking;
 
+use alloc::boxed::Box;
 use alloc::vec::Vec;
 
-use glg_proto::wire::{Body, Envelope, Grade, Leak, Losses, Site, Timestamp};
+use glg_proto::wire::{Body, ClockQuality, Envelope, Grade, Leak, Losses, Site, Timestamp};
 
+use commanding::Commanding;
 use contending::Observing;
+use keeping::Keeping;
 
 use crate::ages::Ages;
 use crate::census::{Census, Taking};
 use crate::detector::Growth;
+use crate::flash::{Flash, NoFlash};
 use crate::goroutines::{Counter, Walker};
 use crate::governor::{Governor, Spent};
-use crate::history::{History, HistoryConfig};
+use crate::history::HistoryConfig;
+use crate::history::checkpoint::{Checkpoint, Told};
 use crate::investigation::{CreationCount, Investigation, Judgement};
 use crate::locks::scan::Scan;
 use crate::locks::watching::LockWatch;
 use crate::memory::{Addr, Error, Image};
-use crate::outbox::Outbox;
+use crate::outbox::{Origin, Outbox};
 use crate::probe_point::{self, CODE_BYTES, Probed};
 use crate::runtime::{Lifecycle, Runtime};
 use crate::step::{
     Effect, Effects, EngineConfig, Event, FilePoint, Input, Name, Note, Process, Rung, TargetId,
 };
 use crate::watch::{Phase, Watch, act};
+pub use crate::watch::{Waiting, Watched};
 
 /// How long a runtime may take to initialise itself, in milliseconds.
 const START_MS: u64 = 30_000;
@@ -82,6 +90,9 @@ pub struct Engine {
     /// The last look at threads. One serves all targets.
     scan: Scan,
     figures: Figures,
+    /// Nothing while commands are off.
+    commanding: Option<Commanding>,
+    keeping: Keeping,
     /// Alerts on their way out.
     pub outbox: Outbox,
 }
@@ -93,9 +104,20 @@ impl Engine {
         Watch::BYTES + history.bytes()
     }
 
-    /// Allocates everything it will ever need except per-target rings, which come with their targets.
+    /// One that keeps everything in memory alone.
     #[must_use]
     pub fn new(config: EngineConfig) -> Engine {
+        let now = Timestamp { mono_ms: 0, wall_ms: 0, clock: ClockQuality::Wrong };
+        Engine::open(config, Box::new(NoFlash), now)
+    }
+
+    /// Allocates everything it will ever need except per-target rings, which come with their targets; goes on
+    /// with what an earlier agent has left on flash.
+    #[must_use]
+    pub fn open(config: EngineConfig, flash: Box<dyn Flash>, now: Timestamp) -> Engine {
+        let origin = Origin { device: config.device.clone(), boot: config.boot, epoch: config.epoch };
+        let mut outbox = Outbox::open(flash, config.outbox, origin, now);
+        let checkpoint = Checkpoint::find(outbox.store(), config.boot, config.max_targets);
         Engine {
             watches: Vec::with_capacity(config.max_targets),
             walker: Walker::new(config.chunk_bytes),
@@ -104,7 +126,9 @@ impl Engine {
             observing: None,
             scan: Scan::default(),
             figures: Figures::default(),
-            outbox: Outbox::new(config.outbox),
+            commanding: None,
+            keeping: Keeping::new(checkpoint, config.checkpoint_ms, now.mono_ms),
+            outbox,
             config,
         }
     }
@@ -120,8 +144,8 @@ impl Engine {
         }
     }
 
-    /// The targets, and on which rung each is.
-    pub fn targets(&self) -> impl Iterator<Item = (TargetId, Rung)> + Clone + '_ {
+    /// The targets, and what others may know of each.
+    pub fn targets(&self) -> impl Iterator<Item = Watched> + Clone + '_ {
         let probed = self.attribution.as_ref().map(|attribution| attribution.id);
         self.watches.iter().map(move |watch| {
             let rung = match watch.phase {
@@ -129,7 +153,7 @@ impl Engine {
                 Phase::Observing(_) => Rung::Census,
                 Phase::Starting { .. } | Phase::Calm { .. } | Phase::Alerted { .. } => Rung::Watch,
             };
-            (watch.id, rung)
+            Watched { id: watch.id, rung, waiting: watch.waiting.0 }
         })
     }
 
@@ -164,6 +188,8 @@ impl Engine {
             }
             Input::NotObserved(id) => self.not_observed(now_ms, id),
             Input::NotAttached(id) => self.attribution = self.attribution.take().filter(|a| a.id != id),
+            Input::Command(bytes) => self.command(now, bytes, effects),
+            Input::CommandDone { id, outcome } => self.command_done(now, id, outcome, effects),
             Input::Lost(losses) => self.outbox.lost(losses),
             Input::Link(true) => {}
             Input::Link(false) => self.outbox.link_lost(),
@@ -189,18 +215,23 @@ impl Engine {
         let room = self.watches.len() < self.config.max_targets;
         let runtime = Runtime::open(process.image, entry).map_err(Event::NotWatched);
         match runtime.and_then(|runtime| room.then_some(runtime).ok_or(Event::NoPlace)) {
-            Ok(runtime) => self.watches.push(Watch {
-                id,
-                name,
-                runtime,
-                counter: Counter::default(),
-                history: History::new(&self.config.history),
-                phase: Phase::Starting { since_ms: now_ms },
-                failures: 0,
-                locks: LockWatch::default(),
-                observe_after_ms: 0,
-                threads_unseen: false,
-            }),
+            Ok(runtime) => {
+                let (history, told) = self.recall(now_ms, id);
+                self.watches.push(Watch {
+                    id,
+                    name,
+                    runtime,
+                    counter: Counter::default(),
+                    history,
+                    phase: Phase::Starting { since_ms: now_ms, told },
+                    failures: 0,
+                    locks: LockWatch::default(),
+                    observe_after_ms: 0,
+                    threads_unseen: false,
+                    asked: false,
+                    waiting: (None, 0),
+                });
+            }
             Err(event) => {
                 act(effects, Effect::Note(Note { id, name, event }));
                 act(effects, Effect::Forget(id));
@@ -232,13 +263,19 @@ impl Engine {
         };
         self.figures.counts += 1;
         watch.failures = 0;
-        if let Phase::Starting { .. } = watch.phase {
-            watch.phase = Phase::Calm { not_before_ms: 0, window_s: 0 };
+        if let Phase::Starting { told, .. } = watch.phase {
+            watch.phase = match told {
+                // What an earlier agent has said.
+                Some(Told { at_s, level }) => Phase::Alerted { at_ms: u64::from(at_s) * 1000, level },
+                None => Phase::Calm { not_before_ms: 0, window_s: 0 },
+            };
             watch.say(effects, Event::Watching { go: watch.runtime.go, goroutines: count });
         }
         let waits = self.threads(now, id, process, effects);
         let Some(watch) = self.watches.iter_mut().find(|watch| watch.id == id) else { return };
-        let closed = watch.history.add(u32::try_from(now_ms / 1000).unwrap_or(u32::MAX), count, waits);
+        let now_s = u32::try_from(now_ms / 1000).unwrap_or(u32::MAX);
+        let closed = watch.history.add(now_s, count, waits);
+        watch.waits(now_s, waits);
         watch.settle(count);
         let probing = self.attribution.as_ref().is_some_and(|a| a.id == id);
         if let Phase::Observing(investigation) = &watch.phase
@@ -254,7 +291,7 @@ impl Engine {
     fn count_failed(&mut self, now_ms: u64, id: TargetId, error: Error, effects: &mut Effects) {
         let Some(watch) = self.watches.iter_mut().find(|watch| watch.id == id) else { return };
         let starting = match watch.phase {
-            Phase::Starting { since_ms } => Some(now_ms.saturating_sub(since_ms)),
+            Phase::Starting { since_ms, .. } => Some(now_ms.saturating_sub(since_ms)),
             _ => None,
         };
         if error == Error::Gone {
@@ -298,6 +335,7 @@ impl Engine {
         effects: &mut Effects,
     ) {
         if let Some(watch) = self.watches.iter_mut().find(|watch| watch.id == id) {
+            watch.asked = false;
             // What was observed until now is given up for this.
             watch.phase = Phase::Calm { not_before_ms: now_ms, window_s: 0 };
         }

@@ -111,6 +111,22 @@ pub(crate) fn by_code(
     Ok((candidates, lifecycle))
 }
 
+/// What a function mentions of the program's variables, lowest first.
+pub(crate) fn mentioned(
+    elf: &Elf,
+    image: &mut dyn Image,
+    layout: &Layout,
+    function: Function,
+) -> Result<Vec<Va, VARIABLES_MAX>, Error> {
+    let (mut found, mut full) = (Vec::new(), false);
+    Code { elf, image, layout }.visit(function, &mut |at, _, _| {
+        if let Err(place) = found.binary_search(&at) {
+            full |= found.insert(place, at).is_err();
+        }
+    })?;
+    if full { Err(Error::Unsupported("runtime function with too many variables")) } else { Ok(found) }
+}
+
 /// Instructions of the program.
 struct Code<'p> {
     elf: &'p Elf,

@@ -13,27 +13,31 @@ use crate::moduledata::Module;
 use crate::runtime::Runtime;
 
 /// Bytes of addresses that one arena stands for, as a power of two (`heapArenaBytes` on 64-bit Linux).
-const ARENA_BITS: u32 = 26;
+pub(crate) const ARENA_BITS: u32 = 26;
 /// Bytes of a page, as a power of two.
-const PAGE_BITS: u32 = 13;
-const PAGES_PER_ARENA: u64 = 1 << (ARENA_BITS - PAGE_BITS);
+pub(crate) const PAGE_BITS: u32 = 13;
+pub(crate) const PAGES_PER_ARENA: u64 = 1 << (ARENA_BITS - PAGE_BITS);
 /// Arenas in the index (`arenaL2Bits`): 48 bits of addresses.
-const ARENAS: u64 = 1 << (48 - ARENA_BITS);
+pub(crate) const ARENAS: u64 = 1 << (48 - ARENA_BITS);
 /// `mSpanInUse`: objects.
-const IN_USE: u8 = 1;
+pub(crate) const IN_USE: u8 = 1;
+/// `mSpanManual`: stacks, and the collector's own buffers.
+pub(crate) const MANUAL: u8 = 2;
 /// Bytes of data that are searched; what is larger is a program's own tables.
 const SEARCHED_MAX: u64 = 16 << 20;
 const CHUNK: usize = 16 << 10;
 /// No pointer is below.
-const LOWEST: u64 = 1 << 16;
+pub(crate) const LOWEST: u64 = 1 << 16;
 /// Largest span that is believed: 64 GiB.
-const PAGES_MAX: u64 = 1 << 23;
+pub(crate) const PAGES_MAX: u64 = 1 << 23;
 
 /// The heap of a process.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Heap {
-    /// Index of arenas: `mheap_.arenas[0]`.
-    index: Addr,
+    /// Index of arenas: what `mheap_.arenas[0]` holds.
+    pub(crate) index: Addr,
+    /// Where that word is.
+    pub(crate) word: Addr,
 }
 
 /// An object, or what could be one.
@@ -91,11 +95,7 @@ impl Heap {
         memory: &mut dyn Memory,
         at: Addr,
     ) -> Result<Option<Object>, Error> {
-        let base = match runtime.layout.arch {
-            Arch::Amd64 => 0xffff_8000_0000_0000,
-            Arch::Arm64 => 0,
-        };
-        let arena = at.0.wrapping_sub(base) >> ARENA_BITS;
+        let arena = at.0.wrapping_sub(arena_base(runtime.layout.arch)) >> ARENA_BITS;
         if arena >= ARENAS {
             return Ok(None);
         }
@@ -123,6 +123,14 @@ impl Heap {
     }
 }
 
+/// Address of what would be the first arena (`arenaBaseOffset` in `runtime/malloc.go`).
+pub(crate) fn arena_base(arch: Arch) -> u64 {
+    match arch {
+        Arch::Amd64 => 0xffff_8000_0000_0000,
+        Arch::Arm64 => 0,
+    }
+}
+
 /// The word in `len` bytes from `from` on that leads to the goroutine.
 fn search(
     runtime: &Runtime,
@@ -137,11 +145,11 @@ fn search(
         let size = usize::try_from((len - done).min(CHUNK as u64)).unwrap_or(CHUNK);
         let part = chunk.get_mut(..size).unwrap_or_default();
         memory.read(from.plus(done)?, part)?;
-        for index in part.chunks_exact(8).flat_map(|word| le::u64(word, 0)) {
+        for (i, index) in part.chunks_exact(8).flat_map(|word| le::u64(word, 0)).enumerate() {
             if index < LOWEST || !index.is_multiple_of(8) {
                 continue;
             }
-            let heap = Heap { index: Addr(index) };
+            let heap = Heap { index: Addr(index), word: from.plus(done)?.plus(8 * i as u64)? };
             let fits = |object: Object| object.at == known && object.len >= u64::from(runtime.layout.g.size);
             if heap.object(runtime, memory, known)?.is_some_and(fits) {
                 return Ok(Some(heap));

@@ -4,6 +4,8 @@
 //! The coarser rings keep the smallest and largest count of each step: a leak raises the smallest, a burst
 //! only the largest. Of the waits they keep the most and the longest.
 
+pub mod checkpoint;
+
 use ringbuf::LocalRb;
 use ringbuf::storage::Heap;
 use ringbuf::traits::{Consumer, Observer, RingBuffer};
@@ -90,6 +92,24 @@ impl Ring {
         if let Some(open) = &mut self.open {
             open.waits.longest_s = open.waits.longest_s.max(longest_s);
         }
+    }
+
+    /// Takes a step that an earlier agent has kept; the last may be `open` still. Only what comes after all that
+    /// is there, and fits the steps of this ring; `false` for anything else.
+    fn restore(&mut self, sample: Sample, open: bool) -> bool {
+        let newest = self.open.or_else(|| self.samples.iter().next_back().copied());
+        let fits = sample.at_s.is_multiple_of(self.step_s) && sample.min <= sample.max;
+        if !fits || self.open.is_some() || newest.is_some_and(|newest| newest.at_s >= sample.at_s) {
+            return false;
+        }
+        match open {
+            true => self.open = Some(sample),
+            false => {
+                self.samples.push_overwrite(sample);
+                self.pushed += 1;
+            }
+        }
+        true
     }
 
     /// Closed samples, oldest first.

@@ -9,7 +9,8 @@
 //! what they read. Whole stacks: [`stack`] → [`arguments`] → [`symbols`] → [`traces`] → [`dump`], by way of
 //! [`cached_image`] and, written in pieces, `text_out`. Since when goroutines wait: [`ages`]. Threads that
 //! wait in C, and deadlocks: [`locks`], with [`heap`] for who refers to what; what their locks cost:
-//! [`contention`]. `gather` reads many short stretches of memory as few. What the cloud asks for: [`command`].
+//! [`contention`]. Proof that goroutines can never go on: [`reach`]. What outlives the agent: [`outbox`] and [`history`] keep it in a [`spool`] on
+//! [`mod@flash`]. `gather` reads many short stretches of memory as few. What the cloud asks for: [`command`].
 #![no_std]
 #![forbid(unsafe_code)]
 
@@ -29,6 +30,7 @@ pub mod detector;
 pub mod dump;
 pub mod elf;
 pub mod engine;
+pub mod flash;
 mod gather;
 pub mod globals;
 pub mod goroutines;
@@ -44,7 +46,9 @@ pub mod outbox;
 pub mod pclntab;
 pub mod pclntab_search;
 pub mod probe_point;
+pub mod reach;
 pub mod runtime;
+pub mod spool;
 pub mod stack;
 pub mod step;
 pub mod symbols;

@@ -2,8 +2,10 @@
 
 mod words;
 
+use alloc::vec::Vec;
 use core::ops::Range;
 
+use glg_proto::command::{CommandId, DocumentKind, Outcome};
 use glg_proto::locks::{LockKind, LockOwner};
 use glg_proto::wire::Losses;
 use heapless::String;
@@ -17,6 +19,7 @@ use crate::investigation::CreationCount;
 use crate::locks::scan::Threads;
 use crate::locks::watching::LockConfig;
 use crate::memory::{Addr, Error, Image, Memory};
+use crate::outbox::{OutboxConfig, Ticket};
 use crate::probe_point::HitClass;
 
 /// Longest effects list of one step.
@@ -89,8 +92,10 @@ pub struct EngineConfig {
     pub attribute: Option<AttributeConfig>,
     /// Whether and how threads are looked at that wait in C; `None`: not at all.
     pub locks: Option<LockConfig>,
-    /// Alerts kept.
-    pub outbox: usize,
+    /// Milliseconds between two checkpoints of the history; 0 for only at the end.
+    pub checkpoint_ms: u64,
+    /// Messages kept.
+    pub outbox: OutboxConfig,
 }
 
 /// Limits of the probes.
@@ -163,14 +168,23 @@ pub enum Input<'a> {
     },
     /// Locks could not be observed, or the target has ended meanwhile.
     NotObserved(TargetId),
+    /// A command came, or what is said to be one.
+    Command(&'a [u8]),
+    /// A command has been carried out.
+    CommandDone {
+        /// Which.
+        id: CommandId,
+        /// What became of it.
+        outcome: Outcome,
+    },
     /// Something was lost outside of the engine.
     Lost(Losses),
     /// The link came (`true`) or went.
     Link(bool),
     /// The broker has acknowledged a message.
-    Acknowledged(u32),
+    Acknowledged(Ticket),
     /// The broker refuses a message.
-    Refused(u32),
+    Refused(Ticket),
 }
 
 /// An instruction to probe.
@@ -211,6 +225,40 @@ pub enum Effect {
     },
     /// End that, and report [`Input::Observed`].
     EndObservation(TargetId),
+    /// Sign and send the answer to a command.
+    Answer {
+        /// To which.
+        id: CommandId,
+        /// What it says.
+        outcome: Outcome,
+    },
+    /// Make a document and report [`Input::CommandDone`].
+    Make {
+        /// For which command.
+        id: CommandId,
+        /// Which document.
+        kind: DocumentKind,
+        /// Of which process.
+        target: TargetId,
+        /// Of so many goroutines at most; 0 for the board's own limit.
+        limit: u32,
+    },
+    /// Make a document of these records, encrypted, and report [`Input::CommandDone`].
+    MakeAudit {
+        /// For which command.
+        id: CommandId,
+        /// As [`crate::command::audit::Audit::export`] gives them.
+        bytes: Vec<u8>,
+    },
+    /// Send parts of a document once more and report [`Input::CommandDone`].
+    SendAgain {
+        /// For which command.
+        id: CommandId,
+        /// The command that asked for the document.
+        document: CommandId,
+        /// From which part on.
+        from: u32,
+    },
     /// Tell the operator.
     Note(Note),
 }

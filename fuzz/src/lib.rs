@@ -13,6 +13,7 @@ pub mod foreign;
 pub mod mutate;
 pub mod pclntab;
 pub mod probe_point;
+pub mod spool;
 pub mod stack;
 pub mod walk;
 pub mod wire;
@@ -37,6 +38,7 @@ pub const TARGETS: &[Target] = &[
     Target { name: "pclntab", check: pclntab::check, seeds: pclntab::seeds, max_len: 16 << 10 },
     Target { name: "probe_point", check: probe_point::check, seeds: probe_point::seeds, max_len: 256 },
     Target { name: "code", check: code::check, seeds: code::seeds, max_len: 1024 },
+    Target { name: "spool", check: spool::check, seeds: spool::seeds, max_len: 4096 },
     Target { name: "stack", check: stack::check, seeds: stack::seeds, max_len: 1 << 10 },
     Target { name: "walk", check: walk::check, seeds: walk::seeds, max_len: 16 << 10 },
     Target {

@@ -3,11 +3,26 @@ package main
 // #include "rhythm.h"
 import "C"
 
-import "time"
+import (
+	"strconv"
+	"time"
+)
 
-// contended: threads and goroutines share locks for ever, in order and in several rhythms.
-func contended(string) *expected {
+// pace is how many times longer everything takes than at full speed.
+var pace = 1
+
+// contended: threads and goroutines share locks for ever, in order and in several rhythms. With a number as its word
+// everything takes so many times longer and nothing keeps a processor busy, which leaves a slow machine time to look.
+func contended(word string) *expected {
 	state := new(expected)
+	if word != "" {
+		times, err := strconv.Atoi(word)
+		if err != nil || times < 1 {
+			fail("contended takes how many times longer:", word)
+		}
+		pace = times
+	}
+	C.set_pace(C.uint(pace))
 	C.prepare_rhythms()
 	for i := C.int(0); i < C.rhythms(); i++ {
 		for n := C.int(0); n < C.rhythm_threads(i); n++ {
@@ -58,12 +73,16 @@ func tempt() {
 	go forEver(func() { C.call_with_lock(receives) })
 	go forEver(func() {
 		C.call_with_lock(enters)
-		time.Sleep(20 * time.Microsecond)
+		nap(20)
 	})
 	go forEver(func() { wantAndSend(messages) })
 	go forEver(func() { send(messages) })
 	go forEver(func() { C.call_with_lock(keeps) })
 	go forEver(func() { enterAndTry(books) })
+}
+
+func nap(microseconds int) {
+	time.Sleep(time.Duration(microseconds*pace) * time.Microsecond)
 }
 
 func forEver(turn func()) {
@@ -82,12 +101,12 @@ func wantAndSend(to chan int) {
 	case to <- 1:
 	default:
 	}
-	time.Sleep(20 * time.Microsecond)
+	nap(20)
 }
 
 //go:noinline
 func send(to chan int) {
-	time.Sleep(200 * time.Microsecond)
+	nap(200)
 	to <- 1
 }
 
@@ -96,7 +115,7 @@ func send(to chan int) {
 //go:noinline
 func keepFor(books *ledger) {
 	books.Lock()
-	time.Sleep(100 * time.Microsecond)
+	nap(100)
 	books.Unlock()
 }
 
@@ -109,5 +128,5 @@ func enterAndTry(books *ledger) {
 		C.unlock_for_call()
 	}
 	books.Unlock()
-	time.Sleep(100 * time.Microsecond)
+	nap(100)
 }

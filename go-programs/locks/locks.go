@@ -41,6 +41,7 @@ var modes = map[string]mode{
 	"cond":      cond,
 	"contended": contended,
 	"pins":      pins,
+	"storm":     storm,
 }
 
 func main() {

@@ -48,8 +48,26 @@ static void release(struct lock *lock)
 	must(pthread_mutex_unlock(&lock->mutex), "pthread_mutex_unlock");
 }
 
+/* How many times longer everything takes than at full speed. */
+static unsigned pace = 1;
+
+void set_pace(unsigned times)
+{
+	pace = times;
+}
+
+static void nap(unsigned microseconds)
+{
+	usleep(microseconds * pace);
+}
+
+/* Keeps the processor busy: at full speed. On a slow machine there would be no room for others. */
 static void spin(int turns)
 {
+	if (pace > 1) {
+		nap((unsigned)turns / 500);
+		return;
+	}
 	for (volatile int i = 0; i < turns; i++)
 		;
 }
@@ -70,13 +88,13 @@ static void spinning(struct rhythm *rhythm)
 	spin(20000);
 	release(rhythm->a);
 	if (chance(2))
-		usleep(50);
+		nap(50);
 }
 
 static void sleeping(struct rhythm *rhythm)
 {
 	take(rhythm, rhythm->a);
-	usleep(100 + chance(400));
+	nap(100 + chance(400));
 	release(rhythm->a);
 }
 
@@ -91,7 +109,7 @@ static void nested(struct rhythm *rhythm)
 		take(rhythm, rhythm->b);
 	if (which != 3)
 		take(rhythm, rhythm->c);
-	usleep(chance(100));
+	nap(chance(100));
 	if (which != 3)
 		release(rhythm->c);
 	if (which != 2)
@@ -108,20 +126,20 @@ static void trying(struct rhythm *rhythm)
 	struct lock *second = forward ? rhythm->b : rhythm->a;
 
 	take(rhythm, first);
-	usleep(chance(100));
+	nap(chance(100));
 	if (pthread_mutex_trylock(&second->mutex) == 0) {
 		spin(1000);
 		release(second);
 	}
 	release(first);
-	usleep(chance(50));
+	nap(chance(50));
 }
 
 static void recursing(struct rhythm *rhythm)
 {
 	for (int i = 0; i < 3; i++)
 		take(rhythm, rhythm->a);
-	usleep(chance(100));
+	nap(chance(100));
 	for (int i = 0; i < 3; i++)
 		release(rhythm->a);
 }
@@ -137,7 +155,7 @@ static void timed(struct rhythm *rhythm)
 	count(rhythm, error);
 	if (error && pthread_mutex_timedlock(&rhythm->a->mutex, &until))
 		return;
-	usleep(chance(200));
+	nap(chance(200));
 	release(rhythm->a);
 }
 
@@ -150,7 +168,7 @@ static void reading_and_writing(struct rhythm *rhythm)
 	count(rhythm, error);
 	if (error)
 		must(writes ? pthread_rwlock_wrlock(lock) : pthread_rwlock_rdlock(lock), rhythm->name);
-	usleep(chance(200));
+	nap(chance(200));
 	must(pthread_rwlock_unlock(lock), rhythm->name);
 }
 
@@ -159,7 +177,7 @@ static void *take_once(void *argument)
 	struct rhythm *rhythm = argument;
 
 	take(rhythm, rhythm->a);
-	usleep(chance(100));
+	nap(chance(100));
 	/* A robust lock may be left locked. */
 	if (rhythm->kind != ROBUST || chance(8))
 		release(rhythm->a);
@@ -174,7 +192,7 @@ static void brief(struct rhythm *rhythm)
 	for (int i = 0; i < 2; i++)
 		must(pthread_create(&threads[i], NULL, take_once, rhythm), "pthread_create");
 	take(rhythm, rhythm->a);
-	usleep(chance(100));
+	nap(chance(100));
 	release(rhythm->a);
 	for (int i = 0; i < 2; i++)
 		must(pthread_join(threads[i], NULL), "pthread_join");

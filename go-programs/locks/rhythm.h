@@ -15,7 +15,9 @@ int rhythm_goroutines(int rhythm);
 long rhythm_locks(int rhythm);
 long rhythm_waited(int rhythm);
 
-/* Before all else. */
+/* Before all else: how many times longer everything takes than at full speed, with sleeps instead of work. */
+void set_pace(unsigned times);
+/* Before the first turn. */
 void prepare_rhythms(void);
 /* A few dozen turns. */
 void rhythm_turns(int rhythm);

@@ -3,6 +3,7 @@
 //! - [`probe`]: what the kernel programs hand to the agent (plain structs, native endian, one machine).
 //! - [`wire`]: what the vehicle sends to the cloud (postcard in a versioned envelope).
 //! - [`locks`]: the part of that about locks in C.
+//! - [`audit`]: what a vehicle remembers of commands.
 //! - [`command`]: what the cloud asks a vehicle for, and its answers, both signed.
 //! - [`topics`]: where on the broker it goes.
 //!
@@ -10,6 +11,8 @@
 #![no_std]
 #![forbid(unsafe_code)]
 
+#[cfg(feature = "wire")]
+pub mod audit;
 #[cfg(feature = "wire")]
 pub mod command;
 #[cfg(feature = "wire")]

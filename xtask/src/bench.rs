@@ -19,7 +19,7 @@ use crate::{build, cmd, paths};
 const GO: &str = "1.24.11";
 
 /// Sections of `agent/benches/cost`: argument, heading, remark.
-const SECTIONS: [(&str, &str, &str); 7] = [
+const SECTIONS: [(&str, &str, &str); 8] = [
     (
         "spawn",
         "Creating goroutines in a tight loop: goroutines per second",
@@ -37,9 +37,11 @@ const SECTIONS: [(&str, &str, &str); 7] = [
     (
         "locks",
         "Locks in C: turns per second of threads that do nothing else",
-        "The service runs with its defaults, at one tick a second.",
+        "The service runs with its defaults, at one tick a second. Contention is measured without the governor, \
+         which would take that off.",
     ),
     ("look", "One look at the threads of a process, all of which wait for a lock", ""),
+    ("tick", "What a tick takes for threads that wait in C, at one a second", ""),
 ];
 
 /// A measured claim.

@@ -170,6 +170,12 @@ impl Child {
         }
     }
 
+    /// Ends it at once, as a power cut does.
+    pub(crate) fn kill(&mut self) -> Result<()> {
+        let ended = self.process.kill().and_then(|()| self.process.wait());
+        ended.map(|_| ()).with_context(|| format!("killing {}", self.name))
+    }
+
     /// Asks it to end with SIGTERM and waits at most `limit`.
     pub(crate) fn terminate(&mut self, limit: Duration) -> Result<ExitStatus> {
         if self.ended()?.is_none() {

@@ -11,6 +11,8 @@ use anyhow::{Context, Result, bail};
 use crate::broker::Broker;
 use crate::child::{Child, Event, Events, Source, What};
 use crate::go::{self, Arch, Variant};
+use crate::proxy::Proxy;
+use crate::remote::Operator;
 use crate::scenario::{PROGRAMS, Scenario};
 use crate::setup::{self, Component};
 use crate::{build, cmd, paths};
@@ -38,10 +40,10 @@ pub(crate) fn run(seconds: u64) -> Result<()> {
     let mut stage = Stage::start(&dir, &programs, &events)?;
     let mut scenario = Scenario::new(DEVICE, &go::programs_dir())?;
     let played = stage.play(&mut scenario, &events, Duration::from_secs(seconds));
-    let result = played.and_then(|cost| Ok((scenario.verdict()?, cost)));
+    let result = played.and_then(|done| Ok((scenario.verdict()?, done)));
     match result {
-        Ok((seen, cost)) => {
-            println!("\n==> as expected:\n{seen}\nthe agent took {cost}");
+        Ok((seen, done)) => {
+            println!("\n==> as expected:\n{seen}\n{}\nthe agent took {}", done.dump, done.cost);
             println!("logs: {}", dir.display());
             Ok(())
         }
@@ -110,7 +112,15 @@ struct Stage {
     healthy: Child,
     stuck: Child,
     watchers: [Child; 2],
+    link: Proxy,
+    operator: Operator,
     broker: Broker,
+}
+
+/// What was done beside the scenario.
+struct Done {
+    dump: String,
+    cost: String,
 }
 
 impl Stage {
@@ -126,22 +136,39 @@ impl Stage {
         let stuck = start("stuck", Source::Stuck, stuck)?;
         let [leaks, heals, sticks] = [&leaky, &healthy, &stuck].map(Child::pid);
         println!("==> started leaky (pid {leaks}), healthy (pid {heals}) and stuck (pid {sticks})");
-        let config = write_board_file(dir, broker.port)?;
+        let (link, operator) = (Proxy::start(broker.port)?, Operator::new(dir)?);
+        let config = write_board_file(dir, link.port, &operator)?;
         let mut command = Command::new(build::host_agent());
         command.arg("run").arg("--config").arg(&config);
         let agent = Child::start("agent", Source::Agent, &command, dir, Some(events))?;
         println!("==> started the agent (pid {})", agent.pid());
-        Ok(Self { agent, agent_started: Instant::now(), leaky, healthy, stuck, watchers, broker })
+        Ok(Self { agent, agent_started: Instant::now(), leaky, healthy, stuck, watchers, link, operator, broker })
     }
 
-    /// Plays the scenario to its end, the agent's goodbye included; says what the agent cost.
-    fn play(&mut self, scenario: &mut Scenario, events: &Events, time: Duration) -> Result<String> {
+    /// Plays the scenario to its end, the agent's goodbye included. While the programs misbehave there is no link, until
+    /// the agent has found the leak.
+    fn play(&mut self, scenario: &mut Scenario, events: &Events, time: Duration) -> Result<Done> {
         scenario.start(events, PATIENCE, &mut show)?;
-        let Self { leaky, stuck, .. } = self;
-        scenario.misbehave(events, time, &mut show, || {
+        let Self { leaky, stuck, link, .. } = self;
+        let mut found = false;
+        let mut watch = |event: &Event| {
+            show(event);
+            if !found && is_leak_found(event) {
+                found = true;
+                println!("==> the agent has found the leak while there is no link; the link comes back");
+                link.restore();
+            }
+        };
+        scenario.misbehave(events, time, &mut watch, || {
+            println!("==> the link is taken away");
+            link.cut();
             leaky.say("leak")?;
             stuck.say("deadlock")
         })?;
+        if !found {
+            bail!("the agent has found the leak only with a link");
+        }
+        let dump = self.operator.dump(self.broker.port, DEVICE, "leaky")?;
         let cost = self.agent_cost()?;
         scenario.may_end(Source::Agent);
         let status = self.agent.terminate(PATIENCE)?;
@@ -149,7 +176,7 @@ impl Stage {
             bail!("the agent ended with {status} after SIGTERM");
         }
         scenario.until(events, "the agent said goodbye", PATIENCE, &mut show, |s| s.offline() > 0)?;
-        Ok(cost)
+        Ok(Done { dump, cost })
     }
 
     fn agent_cost(&self) -> Result<String> {
@@ -168,17 +195,30 @@ impl Stage {
     }
 }
 
-/// The demo's board: the bench's, with this broker, and only its own programs watched.
-fn write_board_file(dir: &Path, port: u16) -> Result<PathBuf> {
+/// Whether the agent says in its log that it has found the leak.
+fn is_leak_found(event: &Event) -> bool {
+    matches!(event, Event { from: Source::Agent, what: What::Line(line), .. } if line.contains("LEAK "))
+}
+
+/// The demo's board: the bench's, with this way to the broker and this operator, and only its own programs watched.
+fn write_board_file(dir: &Path, port: u16, operator: &Operator) -> Result<PathBuf> {
+    let (spool, run) = (dir.join("spool"), dir.join("run"));
+    // What an earlier demo could not send is not this one's.
+    let _ = fs::remove_dir_all(&spool);
     let path = dir.join("board.toml");
     let bench = paths::repo().join("board-configs/bench.toml");
     let text = format!(
         "inherits = {bench:?}\n\n\
          [device]\nname = \"{DEVICE}\"\n\n\
-         [mqtt]\nhost = \"127.0.0.1\"\nport = {port}\n\n\
+         [mqtt]\nhost = \"127.0.0.1\"\nport = {port}\nbackoff_max_ms = 2000\n\n\
+         [spool]\ndir = {spool:?}\n\n\
+         [service]\nstate = \"{run}/state\"\n\n\
+         [command]\ndocument = \"{run}/document\"\n\n{}\n\
          [[watch.match]]\npath = \"{}/programs/*\"\naction = \"watch\"\n\n\
          [[watch.match]]\naction = \"ignore\"\n",
-        dir.display()
+        operator.snippet,
+        dir.display(),
+        run = run.display(),
     );
     fs::write(&path, text).with_context(|| format!("writing {}", path.display()))?;
     Ok(path)

@@ -21,18 +21,20 @@ const PROGRAM: &str = "minimal";
 pub(crate) struct Row {
     version: Version,
     arch: Arch,
-    /// One per struct of the specification, in its order.
-    structs: Vec<StructRow>,
+    /// One per struct of the specification, in its order; `None` where this version has none.
+    structs: Vec<Option<StructRow>>,
     /// Texts of the wait reasons, by number.
     waits: Vec<String>,
     /// Function id of wrappers.
     wrapper_id: u8,
+    /// Numbers of the specials that hold something.
+    special_kinds: source::SpecialKinds,
 }
 
 struct StructRow {
     size: u64,
-    /// Offsets of each member of the specification: none, one, or several.
-    members: Vec<Vec<u64>>,
+    /// Places of each member of the specification: none, one, or several.
+    members: Vec<Vec<dwarf::Place>>,
 }
 
 /// Regenerates the table from every release in `go-programs/go-versions.txt`.
@@ -116,7 +118,8 @@ fn read_row(go: &Go, arch: Arch) -> Result<Row> {
     let mut wrong = Vec::new();
     for spec in spec::STRUCTS {
         match read_struct(&types, spec, &mut wrong) {
-            Some(row) => structs.push(row),
+            Some(row) => structs.push(Some(row)),
+            None if spec.maybe => structs.push(None),
             None => wrong.push(format!("{} does not exist", spec.go)),
         }
     }
@@ -132,33 +135,40 @@ fn read_row(go: &Go, arch: Arch) -> Result<Row> {
         wrong.join("\n  ")
     );
     let (waits, wrapper_id) = (source::wait_reasons(&go.root)?, source::wrapper_id(&go.root)?);
-    Ok(Row { version: go.version.clone(), arch, structs, waits, wrapper_id })
+    let special_kinds = source::special_kinds(&go.root)?;
+    Ok(Row { version: go.version.clone(), arch, structs, waits, wrapper_id, special_kinds })
 }
 
 /// Reads one struct; what does not fit the specification is added to `wrong`.
 fn read_struct(types: &Types, spec: &spec::Struct, wrong: &mut Vec<String>) -> Option<StructRow> {
-    let ty = types.find(spec.go)?;
+    let ty = spec.go.split('|').find_map(|name| types.find(name))?;
     let size = ty.size?;
     let mut members = Vec::new();
     for member in spec.members {
-        let mut offsets = None;
-        for path in member.paths {
-            let places: Option<Vec<_>> = path.split('+').map(|p| types.place(ty, p).ok().flatten()).collect();
-            offsets = offsets.or(places);
-        }
-        let offsets = offsets.unwrap_or_default();
-        if offsets.is_empty() && member.kind != spec::Kind::Maybe {
+        let places = places(types, ty, member);
+        if places.is_empty() && member.kind != spec::Kind::Maybe {
             wrong.push(format!("{} has no {}", spec.go, member.paths.join(" or ")));
         }
-        for place in &offsets {
-            if place.width != member.width || place.offset + place.width > size {
+        for place in &places {
+            let fits = member.width == 0 || place.width == member.width;
+            if !fits || place.offset + place.width > size {
                 wrong.push(format!(
                     "{}.{} is {} bytes at {} of {size}, expected {} bytes",
                     spec.go, member.name, place.width, place.offset, member.width
                 ));
             }
         }
-        members.push(offsets.iter().map(|p| p.offset).collect());
+        members.push(places);
     }
     Some(StructRow { size, members })
+}
+
+/// Where a member is: by the first path of which all parts exist; of areas those parts that do.
+fn places(types: &Types, ty: &dwarf::Type, member: &spec::Member) -> Vec<dwarf::Place> {
+    let place = |path: &str| types.place(ty, path).ok().flatten();
+    if member.kind == spec::Kind::Areas {
+        return member.paths.iter().flat_map(|path| path.split('+')).filter_map(place).collect();
+    }
+    let mut all = member.paths.iter().map(|path| path.split('+').map(place).collect::<Option<Vec<_>>>());
+    all.find_map(|found| found).unwrap_or_default()
 }

@@ -68,6 +68,7 @@ impl Component {
                     &[
                         tool("mosquitto", &["/usr/sbin/mosquitto", "-h"]),
                         tool("mosquitto-clients", &["mosquitto_sub", "--help"]),
+                        tool("age", &["age", "--version"]),
                     ]
                 }
             }

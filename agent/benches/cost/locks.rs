@@ -1,15 +1,17 @@
-//! What watching costs programs whose threads do nothing but take locks in C, against a uprobe on the library's
-//! `pthread_mutex_lock`, as common tools use.
+//! What watching costs programs whose threads do nothing but take locks in C, and what it costs to measure how they
+//! wait, against a uprobe on the library's `pthread_mutex_lock`, as common tools use.
 
 use std::fs;
 use std::num::NonZeroU32;
 use std::thread::sleep;
 use std::time::Duration;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 use aya::programs::UProbe;
 use aya::programs::uprobe::{UProbeAttachLocation, UProbeLinkId, UProbeScope};
 use aya::{Ebpf, EbpfLoader, include_bytes_aligned};
+use glg_engine::contention::LONG_NS;
+use goleakguard::probes::{ProbeLimits, Probes};
 use serde_json::Value;
 
 use crate::Effort;
@@ -18,6 +20,10 @@ use crate::row::{self, Goal, Spread};
 use crate::service::Service;
 
 static OBJECT: &[u8] = include_bytes_aligned!(env!("GOLEAKGUARD_BPF_OBJECT"));
+/// The probes that are not used take what they must.
+const LIMITS: ProbeLimits = ProbeLimits { sites: 1, targets: 1, event_bytes: 4096 };
+/// Threads that may wait at a time while it is measured.
+const THREADS: u32 = 64;
 /// Counts its hits and does nothing else.
 const COUNTS: &str = "calibrate";
 
@@ -31,6 +37,10 @@ enum Treatment {
     Beside,
     /// A counting uprobe on `pthread_mutex_lock`.
     Probed,
+    /// Its contention is measured where the scheduler switches threads.
+    Measured,
+    /// The same of another program.
+    MeasuredBeside,
 }
 
 /// A mode of the program `locking`, and what is done to it.
@@ -44,12 +54,18 @@ const WATCHED: (&str, Treatment, Goal) = ("watched by the service", Treatment::W
 const PROBED: (&str, Treatment, Goal) = ("a uprobe on pthread_mutex_lock", Treatment::Probed, Goal::None);
 const BESIDE: (&str, Treatment, Goal) =
     ("the service watches another program", Treatment::Beside, Goal::AtLeast(0.97));
+const MEASURED: &str = "contention measured";
+// A lock that is not waited for passes nothing.
+const MEASURED_FREE: (&str, Treatment, Goal) = (MEASURED, Treatment::Measured, Goal::AtLeast(0.97));
+// The others pass it at every switch; how long that may go on the governor decides.
+const MEASURED_HERE: (&str, Treatment, Goal) = (MEASURED, Treatment::Measured, Goal::None);
+const MEASURED_BESIDE: (&str, Treatment, Goal) =
+    ("contention of another program measured", Treatment::MeasuredBeside, Goal::None);
 
-// Contention as the scheduler tells of it, when it is attached, is one more treatment of all three.
 const LOADS: [Load; 3] = [
-    Load { mode: "uncontended", what: "lock of one thread", treatments: &[WATCHED, PROBED] },
-    Load { mode: "contended", what: "lock of two threads", treatments: &[WATCHED, PROBED] },
-    Load { mode: "futex", what: "bare futexes", treatments: &[BESIDE] },
+    Load { mode: "uncontended", what: "lock of one thread", treatments: &[WATCHED, PROBED, MEASURED_FREE] },
+    Load { mode: "contended", what: "lock of two threads", treatments: &[WATCHED, PROBED, MEASURED_HERE] },
+    Load { mode: "futex", what: "bare futexes", treatments: &[BESIDE, MEASURED_BESIDE, MEASURED_HERE] },
 ];
 
 /// All loads, one after the other; of each all treatments take turns with nobody looking.
@@ -59,6 +75,7 @@ pub(crate) fn measure(effort: Effort) -> Result<()> {
         let mut bench = Bench {
             program: Program::start("locking-cgo", &[load.mode])?,
             other: &other,
+            waits: load.mode != "uncontended",
             length: Duration::from_millis(effort.pick(1200, 3000)),
         };
         let mut unwatched = Vec::new();
@@ -82,6 +99,8 @@ pub(crate) fn measure(effort: Effort) -> Result<()> {
 struct Bench<'a> {
     program: Program,
     other: &'a Program,
+    /// Whether its threads wait.
+    waits: bool,
     length: Duration,
 }
 
@@ -102,6 +121,19 @@ impl Bench<'_> {
                 let _probe = LockProbe::attach(self.program.remote.id.pid)?;
                 self.rate()
             }
+            Treatment::Measured => {
+                let probes = measuring(&self.program)?;
+                let rate = self.rate()?;
+                // Where most turns are waits, these must have been seen.
+                if self.waits && probes.counted()?.waits == 0 {
+                    bail!("no wait was measured");
+                }
+                Ok(rate)
+            }
+            Treatment::MeasuredBeside => {
+                let _probes = measuring(self.other)?;
+                self.rate()
+            }
         }
     }
 
@@ -110,6 +142,13 @@ impl Bench<'_> {
         sleep(self.length);
         self.program.ask("rate")?.get("rate").and_then(Value::as_f64).context("no rate")
     }
+}
+
+/// Measures how a program's threads wait in C until it is dropped. No governor: it would take it off.
+fn measuring(program: &Program) -> Result<Probes> {
+    let mut probes = Probes::load_observing(&LIMITS, THREADS)?;
+    probes.observe(program.remote.id.pid, program.runtime.go_code(), LONG_NS)?;
+    Ok(probes)
 }
 
 /// A uprobe on the first instruction of `pthread_mutex_lock` of the library that a process has loaded, in this process

@@ -15,6 +15,7 @@ mod row;
 mod service;
 mod spawn;
 mod stall;
+mod tick;
 mod walk;
 
 use std::process::ExitCode;
@@ -63,8 +64,10 @@ fn run(section: &str, effort: Effort) -> Result<()> {
         "hit" => hit::measure(effort),
         "locks" => locks::measure(effort),
         "look" => look::measure(effort),
+        "tick" => tick::measure(effort),
         _ => bail!(
-            "which section? spawn, churn, count, crowd, hit, locks or look; `cargo xtask bench` runs them all"
+            "which section? spawn, churn, count, crowd, hit, locks, look or tick; `cargo xtask bench` runs them \
+             all"
         ),
     }
 }

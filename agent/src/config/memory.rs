@@ -6,6 +6,7 @@ use glg_engine::ages::Ages;
 use glg_engine::census::Census;
 use glg_engine::engine::Engine;
 use glg_engine::goroutines::Walker;
+use glg_engine::history::checkpoint::Checkpoint;
 use glg_engine::locks::scan::Scan;
 use glg_engine::outbox::Outbox;
 use glg_proto::probe::{BlockedThread, LockKey, LockWaits, SiteCount, SiteKey};
@@ -24,6 +25,8 @@ const NAME_BYTES: usize = 255;
 const KERNEL_MAP_SLOT_BYTES: usize = 48 + 16;
 /// The MQTT client's buffers beside the two messages under way: packets, options, 16 in flight.
 const MQTT_CLIENT_BYTES: usize = 32 * 1024;
+/// What TLS keeps: buffers of one record each way, of 16 KiB and a little, certificates, tickets of the last session.
+const TLS_BYTES: usize = 48 * 1024;
 
 /// What each part takes, and the budget for all.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -109,8 +112,10 @@ impl Config {
             ("process events (kernel)", size(EVENT_BYTES)),
             ("waits for locks (kernel)", self.contention_bytes()),
             ("threads", if self.locks.enabled { Scan::bytes(size(self.locks.max_threads)) } else { 0 }),
-            ("outbox", size(self.outbox.alerts).saturating_mul(Outbox::ENTRY_BYTES)),
+            ("outbox", Outbox::bytes(&self.outbox_limits())),
+            ("history checkpoint", Checkpoint::bytes(targets)),
             ("MQTT client", MQTT_CLIENT_BYTES + 2 * MESSAGE_MAX),
+            ("TLS", if self.mqtt.tls.is_some() { TLS_BYTES } else { 0 }),
         ];
         let budget = size(self.memory.budget_kib).saturating_mul(1024);
         MemorySum { rows, budget, dump: self.dump.bytes() }

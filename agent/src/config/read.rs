@@ -5,12 +5,14 @@ use std::net::IpAddr;
 use glg_proto::topics;
 use glg_proto::wire::DEVICE_MAX;
 
+use super::commands;
+use super::prove;
 use super::reader::{Reader, Section};
 use super::rules::{Action, Rule};
 use super::source::Tree;
 use super::{
     Attribute, Census, Config, ConfigError, Device, Dump, Growth, History, Locks, Log, Memory, Mqtt, Outbox,
-    Ring, Service, Trend, Watch,
+    Ring, Service, Spool, Trend, Watch,
 };
 
 /// Rules at most; each is tried on each new process.
@@ -33,9 +35,12 @@ pub(super) fn config(tree: &Tree) -> Result<Config, ConfigError> {
         history,
         census: read_census(&mut r, &mut root),
         attribute: read_attribute(&mut r, &mut root),
+        commands: commands::read(&mut r, &mut root),
         locks: read_locks(&mut r, &mut root, interval_s),
         outbox: read_outbox(&mut r, &mut root),
+        spool: read_spool(&mut r, &mut root),
         dump: read_dump(&mut r, &mut root),
+        prove: prove::read(&mut r, &mut root),
         service: read_service(&mut r, &mut root),
         memory: read_memory(&mut r, &mut root),
         log: read_log(&mut r, &mut root),
@@ -72,7 +77,7 @@ fn read_mqtt<'t>(r: &mut Reader<'t>, root: &mut Section<'t>) -> Mqtt {
             let name = host.chars().all(|c| c.is_ascii_alphanumeric() || matches!(c, '.' | '-' | '_'));
             (1..=253).contains(&host.len()) && (name || host.parse::<IpAddr>().is_ok())
         };
-    let mqtt = Mqtt {
+    let mut mqtt = Mqtt {
         host: r.text(&mut s, "host", "a host name or IP address, without scheme and port", host_fits),
         port: narrow(r.integer(&mut s, "port", 1..=65535, "TCP port")),
         keep_alive_s: narrow(r.integer(&mut s, "keep_alive_s", 5..=1200, "seconds")),
@@ -81,7 +86,10 @@ fn read_mqtt<'t>(r: &mut Reader<'t>, root: &mut Section<'t>) -> Mqtt {
         password_file: filled(r.text(&mut s, "password_file", "0 to 256 characters", |t| t.len() <= 256)),
         backoff_min_ms: r.integer(&mut s, "backoff_min_ms", 100..=60_000, "milliseconds"),
         backoff_max_ms: r.integer(&mut s, "backoff_max_ms", 1000..=3_600_000, "milliseconds"),
+        airtime_kib: r.integer(&mut s, "airtime_kib", 0..=1_048_576, "KiB a day, 0 for no limit"),
+        tls: None,
     };
+    mqtt.tls = read_tls(r, &mut s, &mqtt.host);
     if mqtt.backoff_max_ms < mqtt.backoff_min_ms {
         let allowed = format!("at least mqtt.backoff_min_ms, {} (milliseconds)", mqtt.backoff_min_ms);
         r.refuse_beside(&s, "backoff_max_ms", &allowed);
@@ -93,13 +101,37 @@ fn read_mqtt<'t>(r: &mut Reader<'t>, root: &mut Section<'t>) -> Mqtt {
     mqtt
 }
 
+/// The keys of TLS, which must be right also when it is off.
+fn read_tls<'t>(r: &mut Reader<'t>, s: &mut Section<'t>, host: &str) -> Option<glg_tls::Settings> {
+    let wanted = r.boolean(s, "tls");
+    let [ca, cert, key] = ["ca_file", "cert_file", "key_file"]
+        .map(|name| filled(r.text(s, name, "0 to 256 characters", |text| text.len() <= 256)));
+    let alpn_fits = |text: &str| (1..=64).contains(&text.len()) && text.chars().all(|c| c.is_ascii_graphic());
+    let alpn = r.texts(s, "alpn", 8, "up to 8 names of 1 to 64 printable ASCII characters", alpn_fits);
+    let name_fits = |name: &str| {
+        let fits = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '-' | '_');
+        name.len() <= 253 && (name.chars().all(fits) || name.parse::<IpAddr>().is_ok())
+    };
+    let server_name = filled(r.text(s, "server_name", "a host name or IP address, \"\" for host", name_fits));
+    if wanted && ca.is_none() {
+        r.refuse_beside(s, "ca_file", "a file, since mqtt.tls is true");
+    }
+    if cert.is_some() != key.is_some() {
+        let missing = if cert.is_none() { "cert_file" } else { "key_file" };
+        r.refuse_beside(s, missing, "mqtt.cert_file and mqtt.key_file only together");
+    }
+    let own = cert.zip(key).map(|(cert, key)| (cert.into(), key.into()));
+    let server_name = server_name.unwrap_or_else(|| host.to_owned());
+    wanted.then(|| glg_tls::Settings { ca: ca.unwrap_or_default().into(), own, alpn, server_name })
+}
+
 /// The empty text stands for none.
 fn filled(text: String) -> Option<String> {
     Some(text).filter(|text| !text.is_empty())
 }
 
 /// For numbers whose range has been checked.
-fn narrow(number: u32) -> u16 {
+pub(super) fn narrow(number: u32) -> u16 {
     u16::try_from(number).unwrap_or(u16::MAX)
 }
 
@@ -218,6 +250,24 @@ fn read_outbox<'t>(r: &mut Reader<'t>, root: &mut Section<'t>) -> Outbox {
     let outbox = Outbox { alerts: r.integer(&mut s, "alerts", 1..=4096, "alerts") };
     r.close(&s);
     outbox
+}
+
+fn read_spool<'t>(r: &mut Reader<'t>, root: &mut Section<'t>) -> Spool {
+    let mut s = r.section(root, "spool");
+    let fits =
+        |path: &str| path.is_empty() || path.len() <= 256 && path.starts_with('/') && !path.ends_with('/');
+    let allowed = "the absolute path of a directory, at most 256 characters, or \"\"";
+    let spool = Spool {
+        dir: r.text(&mut s, "dir", allowed, fits),
+        max_kib: r.integer(&mut s, "max_kib", 64..=65_536, "KiB"),
+        messages: r.integer(&mut s, "messages", 16..=8192, "messages"),
+        max_age_s: r.integer(&mut s, "max_age_s", 3600..=31_536_000, "seconds"),
+        write_kib_per_day: r.integer(&mut s, "write_kib_per_day", 64..=1_048_576, "KiB"),
+        checkpoint_min: r.integer(&mut s, "checkpoint_min", 0..=1440, "minutes, 0 for only at the end"),
+        health_s: r.integer(&mut s, "health_s", 0..=604_800, "seconds, 0 for never"),
+    };
+    r.close(&s);
+    spool
 }
 
 fn read_rule<'t>(r: &mut Reader<'t>, s: &mut Section<'t>, of: &str) -> Trend {

@@ -166,6 +166,30 @@ impl<'t> Reader<'t> {
         Some(self.text(section, key, allowed, check))
     }
 
+    /// A list of at most `max` texts that pass `check`; `allowed` says in words what passes.
+    pub(super) fn texts(
+        &mut self,
+        section: &mut Section<'t>,
+        key: &'static str,
+        max: usize,
+        allowed: &str,
+        check: fn(&str) -> bool,
+    ) -> Vec<String> {
+        let Some(node) = self.node(section, key) else { return Vec::new() };
+        let text = |node: &Node| match &node.value {
+            Value::Text(text) if check(text) => Some(text.clone()),
+            _ => None,
+        };
+        if let Value::List(list) = &node.value
+            && list.len() <= max
+            && let Some(texts) = list.iter().map(text).collect()
+        {
+            return texts;
+        }
+        self.refuse(section, key, allowed);
+        Vec::new()
+    }
+
     /// One of a few words.
     pub(super) fn choice<T: Copy>(
         &mut self,

@@ -105,7 +105,7 @@ fn mistakes_are_told_in_full() {
         ),
         (
             "\"\\u001b[2J\" = 1",
-            "x.toml:1: \"\\u{1b}[2J\": unknown key, allowed history, device, mqtt, watch, growth, census, attribute, locks, outbox, dump, service, memory, log",
+            "x.toml:1: \"\\u{1b}[2J\": unknown key, allowed history, device, mqtt, watch, growth, census, attribute, locks, outbox, spool, dump, prove, service, memory, log",
         ),
         ("watch = 7", "x.toml:1: watch: found 7, allowed a table"),
         (
@@ -135,6 +135,26 @@ fn mistakes_are_told_in_full() {
         (
             "[mqtt]\npassword_file = \"/etc/p\"",
             "x.toml:2: mqtt.password_file: found \"/etc/p\", allowed only together with mqtt.username",
+        ),
+        (
+            "[mqtt]\ntls = true\nca_file = \"\"",
+            "x.toml:3: mqtt.ca_file: found \"\", allowed a file, since mqtt.tls is true",
+        ),
+        (
+            "[mqtt]\ntls = true\nca_file = \"/ca\"\ncert_file = \"/c\"\nkey_file = \"\"",
+            "x.toml:5: mqtt.key_file: found \"\", allowed mqtt.cert_file and mqtt.key_file only together",
+        ),
+        (
+            "[mqtt]\nalpn = [\"a b\"]",
+            "x.toml:2: mqtt.alpn: found a list, allowed up to 8 names of 1 to 64 printable ASCII characters",
+        ),
+        (
+            "[mqtt]\nserver_name = \"https://broker\"",
+            "x.toml:2: mqtt.server_name: found \"https://broker\", allowed a host name or IP address, \"\" for host",
+        ),
+        (
+            "[mqtt]\ntls = \"yes\"",
+            "x.toml:2: mqtt.tls: found \"yes\", allowed true, false",
         ),
         (
             "history.middle.step_s = 61\nhistory.fine.step_s = 2",
@@ -309,4 +329,16 @@ fn host_names_become_device_names() {
         assert_eq!(device_name(host), name);
         assert!(is_device_name(&device_name(host)));
     }
+}
+
+#[test]
+fn tls_takes_its_keys_and_the_host_for_a_name() {
+    let text = "[mqtt]\nhost = \"b.example\"\ntls = true\nca_file = \"/ca\"\nalpn = [\"mqtt\", \"x-amzn-mqtt-ca\"]\n";
+    let tls = loads(text).mqtt.tls.unwrap();
+    assert_eq!((tls.ca.to_str(), &tls.own, tls.server_name.as_str()), (Some("/ca"), &None, "b.example"));
+    assert_eq!(tls.alpn, ["mqtt", "x-amzn-mqtt-ca"]);
+    let more = "cert_file = \"/c\"\nkey_file = \"/k\"\nserver_name = \"other\"\n";
+    let tls = loads(&format!("{text}{more}")).mqtt.tls.unwrap();
+    assert_eq!((tls.own, tls.server_name), (Some(("/c".into(), "/k".into())), "other".to_owned()));
+    assert_eq!(loads("[mqtt]\nca_file = \"/ca\"").mqtt.tls, None);
 }

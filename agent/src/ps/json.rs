@@ -24,6 +24,8 @@ fn fields(program: &Program) -> String {
         ("goroutines", program.goroutines.map_or_else(null, |number| number.to_string())),
         ("threads", program.threads.to_string()),
         ("rung", program.rung.map_or_else(null, |rung| string(rung.as_str()))),
+        ("waits", program.waits.map_or_else(null, |waits| waits.threads.to_string())),
+        ("longest_wait_s", program.waits.map_or_else(null, |waits| waits.longest_s.to_string())),
         ("note", program.note.as_deref().map_or_else(null, string)),
     ])
 }
@@ -61,7 +63,7 @@ mod tests {
         let value: Value = serde_json::from_str(&array(&[program])).unwrap();
         let wanted = json!([{
             "pid": 7, "name": "x", "path": "/x", "go": null, "package": null, "module": null, "version": null,
-            "stripped": null, "goroutines": null, "threads": 1, "rung": null, "note": null,
+            "stripped": null, "goroutines": null, "threads": 1, "rung": null, "waits": null, "longest_wait_s": null, "note": null,
         }]);
         assert_eq!(value, wanted);
     }

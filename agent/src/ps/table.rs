@@ -14,29 +14,36 @@ const NAME_MIN: usize = 10;
 const NAME_GOOD: usize = 20;
 const GO_MIN: usize = 10;
 /// Columns of numbers are aligned at their ends.
-const RIGHT: [usize; 3] = [PID, GOROUTINES, THREADS];
+const RIGHT: [usize; 5] = [PID, GOROUTINES, THREADS, WAITS, LONGEST];
 const PID: usize = 0;
 const GO: usize = 1;
 const GOROUTINES: usize = 2;
 const THREADS: usize = 3;
-const NAME: usize = 6;
-const MODULE: usize = 7;
-const NOTE: usize = 8;
-const HEADER: [&str; 9] =
-    ["PID", "GO", "GOROUTINES", "THREADS", "RUNG", "STRIPPED", "NAME", "MODULE", "NOTE"];
+const WAITS: usize = 5;
+const LONGEST: usize = 6;
+const NAME: usize = 8;
+const MODULE: usize = 9;
+const NOTE: usize = 10;
+const COLUMNS: usize = 11;
+const HEADER: [&str; COLUMNS] =
+    ["PID", "GO", "GOROUTINES", "THREADS", "RUNG", "WAITS", "LONGEST", "STRIPPED", "NAME", "MODULE", "NOTE"];
+
+type Row = [String; COLUMNS];
 
 pub(super) fn table(programs: &[Program]) -> String {
     let mut rows = vec![HEADER.map(str::to_owned)];
     rows.extend(programs.iter().map(row));
-    // Without notes there is no such column.
-    let columns = if programs.iter().any(|program| program.note.is_some()) { NOTE + 1 } else { NOTE };
-    let widths = widths(&rows, columns);
+    let shown = shown(programs);
+    let widths = widths(&rows, &shown);
     let mut text = String::new();
     for row in &rows {
         let mut line = String::new();
-        for (i, (cell, width)) in row.iter().zip(&widths).enumerate() {
-            let cell = if i == MODULE { cut_module(cell, *width) } else { cut(cell, *width) };
-            if RIGHT.contains(&i) {
+        for ((column, cell), width) in row.iter().enumerate().zip(&widths) {
+            if !shown.contains(&column) {
+                continue;
+            }
+            let cell = if column == MODULE { cut_module(cell, *width) } else { cut(cell, *width) };
+            if RIGHT.contains(&column) {
                 let _ = write!(line, "{cell:>width$}");
             } else {
                 let _ = write!(line, "{cell:<width$}");
@@ -49,9 +56,21 @@ pub(super) fn table(programs: &[Program]) -> String {
     text
 }
 
-fn row(program: &Program) -> [String; 9] {
+/// The columns that there are: without waits or notes there are none for them.
+fn shown(programs: &[Program]) -> Vec<usize> {
+    let waits = programs.iter().any(|program| program.waits.is_some());
+    let notes = programs.iter().any(|program| program.note.is_some());
+    let is_shown = |column: &usize| match *column {
+        WAITS | LONGEST => waits,
+        NOTE => notes,
+        _ => true,
+    };
+    (0..COLUMNS).filter(is_shown).collect()
+}
+
+fn row(program: &Program) -> Row {
     let told = |text: &str| if text.is_empty() { "-".to_owned() } else { visible(text) };
-    let number = |number: Option<u32>| number.map_or("-".to_owned(), |number| number.to_string());
+    let or_dash = |known: Option<String>| known.unwrap_or_else(|| "-".to_owned());
     let module = match (program.module.as_str(), program.version.as_str()) {
         // Built without modules.
         ("", _) => program.package.clone(),
@@ -62,9 +81,11 @@ fn row(program: &Program) -> [String; 9] {
     [
         program.pid.to_string(),
         told(&program.go),
-        number(program.goroutines),
+        or_dash(program.goroutines.map(|number| number.to_string())),
         program.threads.to_string(),
         program.rung.map_or("-", |rung| rung.as_str()).to_owned(),
+        or_dash(program.waits.map(|waits| waits.threads.to_string())),
+        or_dash(program.waits.map(|waits| format!("{} s", waits.longest_s))),
         stripped.to_owned(),
         told(&program.name),
         told(&module),
@@ -78,11 +99,12 @@ fn visible(text: &str) -> String {
 }
 
 /// As wide as what is in them; where that is too much, names and modules give way, and last the notes.
-fn widths(rows: &[[String; 9]], columns: usize) -> Vec<usize> {
+fn widths(rows: &[Row], shown: &[usize]) -> [usize; COLUMNS] {
     let longest =
         |i: usize| rows.iter().filter_map(|row| row.get(i)).map(|cell| length(cell)).max().unwrap_or(0);
-    let mut widths: Vec<usize> = (0..columns).map(longest).collect();
-    let mut over = (widths.iter().sum::<usize>() + GAP * (columns - 1)).saturating_sub(WIDTH);
+    let mut widths: [usize; COLUMNS] =
+        std::array::from_fn(|column| if shown.contains(&column) { longest(column) } else { 0 });
+    let mut over = (widths.iter().sum::<usize>() + GAP * (shown.len() - 1)).saturating_sub(WIDTH);
     for (column, least) in
         [(NAME, NAME_GOOD), (MODULE, MODULE_MIN), (NAME, NAME_MIN), (GO, GO_MIN), (NOTE, 0)]
     {
@@ -130,6 +152,7 @@ fn cut_front(text: &str, width: usize) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::ps::Waits;
     use glg_engine::step::Rung;
 
     fn program() -> Program {
@@ -145,6 +168,7 @@ mod tests {
             goroutines: Some(230),
             threads: 9,
             rung: Some(Rung::Watch),
+            waits: None,
             note: None,
         }
     }
@@ -165,6 +189,17 @@ mod tests {
     }
 
     #[test]
+    fn waits_are_shown_when_there_are_any() {
+        let waits = Program { waits: Some(Waits { threads: 2, longest_s: 86_412 }), ..program() };
+        assert_eq!(
+            table(&[waits, program()]),
+            " PID  GO       GOROUTINES  THREADS  RUNG   WAITS  LONGEST  STRIPPED  NAME  MODULE\n\
+             4711  1.24.11         230        9  watch      2  86412 s  yes       otad  van.example/ota v1.2.3\n\
+             4711  1.24.11         230        9  watch      -        -  yes       otad  van.example/ota v1.2.3\n"
+        );
+    }
+
+    #[test]
     fn what_is_long_is_cut_where_it_tells_least() {
         let long = Program {
             module: format!("git.example.com/{}/vehicle/gateway", "department/".repeat(9)),
@@ -180,11 +215,13 @@ mod tests {
             assert!(text.lines().all(|line| length(line) <= WIDTH), "{text}");
             assert!(text.contains("/gateway ") && text.contains("456789ab"), "{text}");
         }
-        let text = table(&[noted]);
+        let text = table(std::slice::from_ref(&noted));
         assert!(text.contains("not initialised yet"), "{text}");
         let text = table(&[long]);
         assert!(text.contains("/gateway …") && text.contains("-0123456789ab\n"), "{text}");
-        let endless = Program { note: Some("x".repeat(500)), ..program() };
+        let waits = Some(Waits { threads: u16::MAX, longest_s: u32::MAX.into() });
+        let endless = Program { note: Some("x".repeat(500)), waits, ..program() };
+        assert!(table(&[endless.clone(), noted]).lines().all(|line| length(line) <= WIDTH));
         assert!(table(&[endless]).lines().all(|line| length(line) <= WIDTH));
     }
 

@@ -60,7 +60,7 @@ fn cpu_ms() -> u64 {
 }
 
 /// Resident memory and the anonymous part of it, in KiB.
-fn status_kib() -> (u64, u64) {
+pub(super) fn status_kib() -> (u64, u64) {
     let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
     let field = |name: &str| {
         let line = status.lines().find_map(|line| line.strip_prefix(name))?;

@@ -13,11 +13,10 @@ use std::time::{Duration, Instant};
 
 use glg_proto::topics::ALL;
 use glg_proto::wire::{Body, Envelope, decode};
+use goleakguard::link::NothingUnderWay;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
-use rumqttc::v5::mqttbytes::QoS;
-use rumqttc::v5::mqttbytes::v5::Packet;
-use rumqttc::v5::{Client, ConnectionError, Event, MqttOptions};
+use rumqttc::{Client, ConnectionError, Event, MqttOptions, Packet, QoS};
 
 use super::{Folder, PATIENCE, agent, eventually};
 
@@ -43,6 +42,8 @@ impl Agent {
     pub(crate) fn start(folder: &Folder, device: &str, port: u16, more: &str) -> Agent {
         let config = folder.path().join("board.toml");
         let programs = folder.path().display();
+        let spool = format!("[spool]\ndir = \"{programs}/spool\"\n");
+        let spool = if more.contains("[spool]") { String::new() } else { spool };
         let text = format!(
             "[device]\nname = \"{device}\"\n\
              [mqtt]\nport = {port}\nkeep_alive_s = 5\nbackoff_min_ms = 100\nbackoff_max_ms = 1000\n\
@@ -50,7 +51,7 @@ impl Agent {
              [[watch.match]]\npath = \"{programs}/*\"\naction = \"watch\"\n\
              [[watch.match]]\naction = \"ignore\"\n\
              [service]\nstate = \"{programs}/run/state\"\n\
-             [growth]\nconfirm_s = 2\n\
+             {spool}[growth]\nconfirm_s = 2\n\
              [growth.fast]\nwindow_s = 8\nmin_rise = 50\n{more}"
         );
         std::fs::write(&config, text).unwrap();
@@ -198,10 +199,11 @@ pub(crate) struct Message {
 impl Watcher {
     /// Returns once the broker has confirmed the subscription.
     pub(crate) fn start(broker: &Broker) -> Watcher {
-        let mut options = MqttOptions::new("watcher", "127.0.0.1", broker.port);
+        let mut options = MqttOptions::new("watcher", ("127.0.0.1", broker.port));
         options.set_clean_start(false).set_session_expiry_interval(Some(3600));
         options.set_outgoing_inflight_upper_limit(16);
-        let (client, mut connection) = Client::new(options, 16);
+        options.set_session_store(NothingUnderWay::of(&options));
+        let (client, mut connection) = Client::builder(options).capacity(16).build();
         client.subscribe(ALL, QoS::AtLeastOnce).unwrap();
         let stop = Arc::new(AtomicBool::new(false));
         let (said, messages) = channel();

@@ -34,7 +34,7 @@ fn a_probe_that_stays(pid: u32) {
 }
 
 /// The service that runs with the config of a folder.
-fn service_of(folder: &Folder) -> u32 {
+pub(crate) fn service_of(folder: &Folder) -> u32 {
     let config = folder.path().join("board.toml");
     let entries = fs::read_dir("/proc").unwrap().flatten();
     let mut pids = entries.filter_map(|entry| entry.file_name().to_str()?.parse().ok());

@@ -13,12 +13,15 @@ use glg_proto::wire::{
     Attributed, Body, ClockQuality, Envelope, Grade, Leak, Losses, MESSAGE_MAX, Online, Site, Target,
     Timestamp, Wait, encode, head,
 };
-use rumqttc::v5::mqttbytes::QoS;
-use rumqttc::v5::mqttbytes::v5::Packet;
-use rumqttc::v5::{Client, Event, MqttOptions};
+use rumqttc::{Client, Event, MqttOptions, Packet, PublishOptions, QoS};
 
 /// Nothing here takes longer, even on a busy machine.
 const PATIENCE: Duration = Duration::from_secs(30);
+
+/// A port that was free a moment ago.
+pub(crate) fn free_port() -> u16 {
+    TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap().local_addr().unwrap().port()
+}
 
 /// mosquitto on a loopback port; ended with the test.
 pub(crate) struct Broker {
@@ -29,14 +32,18 @@ pub(crate) struct Broker {
 
 impl Broker {
     pub(crate) fn start() -> Broker {
-        let free = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap().local_addr().unwrap().port();
-        Broker::start_at(free)
+        Broker::start_at(free_port())
     }
 
     /// Returns once the broker takes connections.
     pub(crate) fn start_at(port: u16) -> Broker {
+        Broker::start_with(port, "")
+    }
+
+    /// With more lines in its config.
+    pub(crate) fn start_with(port: u16, lines: &str) -> Broker {
         let config = std::env::temp_dir().join(format!("glg-broker-{port}.conf"));
-        std::fs::write(&config, format!("listener {port} 127.0.0.1\nallow_anonymous true\n")).unwrap();
+        std::fs::write(&config, format!("listener {port} 127.0.0.1\nallow_anonymous true\n{lines}")).unwrap();
         // Debian keeps it out of the path of ordinary users.
         let program = ["/usr/sbin/mosquitto", "/usr/local/sbin/mosquitto"];
         let program =
@@ -56,9 +63,11 @@ impl Broker {
     /// Publishes in order and returns when all are acknowledged.
     pub(crate) fn publish(&self, messages: &[(&str, &[u8], bool)]) {
         let id = format!("device-{}-{:?}", std::process::id(), std::thread::current().id());
-        let (client, mut connection) = Client::new(MqttOptions::new(id, "127.0.0.1", self.port), 16);
+        let (client, mut connection) =
+            Client::builder(MqttOptions::new(id, ("127.0.0.1", self.port))).capacity(16).build();
         for (topic, payload, retain) in messages {
-            client.publish(*topic, QoS::AtLeastOnce, *retain, payload.to_vec()).unwrap();
+            let options = PublishOptions::new(QoS::AtLeastOnce).retain(*retain);
+            client.publish(*topic, payload.to_vec(), options).unwrap();
         }
         let mut left = messages.len();
         while left > 0 {

@@ -13,7 +13,11 @@ fn signature(key: &PublicKey, signed: &[u8]) -> Signature {
     out
 }
 
-impl Verify for Sums {
+impl Crypto for Sums {
+    fn sha256(&self, _: &[&[u8]]) -> [u8; 32] {
+        [0; 32]
+    }
+
     fn verify(&self, key: &PublicKey, signed: &[u8], given: &Signature) -> bool {
         *given == signature(key, signed)
     }

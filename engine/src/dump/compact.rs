@@ -11,16 +11,19 @@
 //! .
 //! goroutine 18 [chan send]:
 //! 0 1
-//! goroutine 19 [chan send, 2 minutes]:
+//! goroutine 20 [chan send, 2 minutes]:
 //! 0 1
+//! 1
+//! -4
 //! ```
-//! Below a goroutine's line stand its stack and the goroutine that created it, 0 when that is unknown. A stack that
+//! Below a goroutine's line stand its stack and the goroutine that created it, 0 when that is unknown. A line that is
+//! only a number is one more goroutine that differs from the one before in nothing but its own number: by so much. A stack that
 //! found no place in the table is called `-` and stands anew before each goroutine that has it.
 
 use alloc::vec::Vec;
 use core::fmt::Write;
 
-use super::{DumpError, body, header};
+use super::{DumpError, State, body, header};
 use crate::census::slots_for;
 use crate::stack::End;
 use crate::text_out::TextOut;
@@ -106,6 +109,7 @@ pub fn compact(
 ) -> Result<TraceStats, DumpError> {
     let mut out_text = TextOut::new(out);
     out_text.push(FIRST_LINE);
+    let mut last: Option<(u64, Told)> = None;
     let stats = tracer.trace(target, &mut |target, g, stack| {
         let number = match stacks.place(key(g, &stack)) {
             Place::Known(number) => Some(number),
@@ -118,11 +122,18 @@ pub fn compact(
                 None
             }
         };
-        header(&mut out_text, target.runtime.layout, g, now_ns);
-        name(&mut out_text, number);
-        out_text.push(" ");
-        out_text.decimal(g.parent);
-        out_text.push("\n");
+        let told = number.map(|number| Told { state: State::of(g, now_ns), number, parent: g.parent });
+        match (last, told) {
+            (Some((goid, before)), Some(told)) if before == told => difference(&mut out_text, goid, g.goid),
+            _ => {
+                header(&mut out_text, target.runtime.layout, g, now_ns);
+                name(&mut out_text, number);
+                out_text.push(" ");
+                out_text.decimal(g.parent);
+                out_text.push("\n");
+            }
+        }
+        last = told.map(|told| (g.goid, told));
         out_text.turn()
     });
     out_text.finish().map_err(|_| DumpError::Write)?;
@@ -146,6 +157,23 @@ fn definition(
         out_text.push(place);
     }
     out_text.push(".\n");
+}
+
+/// What is told of a goroutine beside its number.
+#[derive(Clone, Copy, PartialEq, Eq)]
+struct Told {
+    state: State,
+    number: u32,
+    parent: u64,
+}
+
+/// One more like the last one, whose number was `from`.
+fn difference(out_text: &mut TextOut<'_>, from: u64, to: u64) {
+    if to < from {
+        out_text.push("-");
+    }
+    out_text.decimal(to.abs_diff(from));
+    out_text.push("\n");
 }
 
 fn name(out_text: &mut TextOut<'_>, number: Option<u32>) {

@@ -42,10 +42,26 @@ pub struct Layout {
     pub hchan: Hchan,
     /// `runtime.mspan`: a stretch of the heap with objects of one size.
     pub mspan: Mspan,
+    /// `runtime.mheap`: the heap, in the global `runtime.mheap_`.
+    pub mheap: Mheap,
     /// `runtime.heapArena`: what the runtime knows of 64 MB of addresses.
     pub heap_arena: HeapArena,
+    /// `runtime.special`: what a span knows of one of its objects; more follows behind it.
+    pub special: Special,
+    /// `runtime.specialfinalizer`.
+    pub special_finalizer: SpecialRecord,
+    /// `runtime.specialCleanup`; since Go 1.24.
+    pub special_cleanup: Option<SpecialRecord>,
+    /// `runtime.finblock`: finalisers that wait to be run.
+    pub fin_block: Block,
+    /// `runtime.cleanupQueue`, in the global `runtime.gcCleanups`; since Go 1.25.
+    pub cleanup_queue: Option<CleanupQueue>,
+    /// `runtime.cleanupBlock`: cleanups that wait to be run; since Go 1.25.
+    pub cleanup_block: Option<Block>,
     /// `runtime.moduledata`: what the linker says of the program.
     pub moduledata: Moduledata,
+    /// What the numbers in `special.kind` mean.
+    pub special_kinds: SpecialKinds,
     /// What the numbers in `g.waitreason` mean.
     pub wait_reasons: &'static [Wait],
     /// What Go prints for them; empty for "no reason".
@@ -104,6 +120,8 @@ pub struct M {
     pub size: u16,
     /// Goroutine with the scheduling stack.
     pub g0: u16,
+    /// Goroutine with the stack for signals.
+    pub gsignal: u16,
     /// Thread id.
     pub procid: u16,
     /// Goroutine it runs.
@@ -131,6 +149,20 @@ pub struct P {
     pub m: u16,
     /// Number of dead goroutines it keeps for reuse, `i32`.
     pub g_free: u16,
+    /// What in it refers to objects without keeping them: the collector's buffers, caches of pages and spans,
+    /// registers of who was preempted.
+    pub holes: &'static [Area],
+    /// A page of pointers that the collector has met, outside of the heap; since Go 1.25.
+    pub ptr_buf: Option<u16>,
+}
+
+/// A member with its length, in bytes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Area {
+    /// Where it begins.
+    pub at: u16,
+    /// How long it is.
+    pub len: u16,
 }
 
 /// Offsets in `runtime.schedt`.
@@ -159,15 +191,18 @@ pub struct Sudog {
     pub next: u16,
     /// Address of the element sent or received; for a semaphore its address.
     pub elem: u16,
+    /// The other half of `elem` (`maybeTraceablePtr.vp`); since Go 1.26.
+    pub elem_vp: Option<u16>,
     /// Next in the goroutine's list `g.waiting`.
     pub waitlink: u16,
     /// The channel; 0 for a semaphore. Since Go 1.26 the half that holds even while the collector must not
     /// follow it (`maybeTraceablePtr.vu`).
     pub c: u16,
+    /// The other half of `c`; since Go 1.26.
+    pub c_vp: Option<u16>,
 }
 
-/// Offsets in `runtime.hchan`. Nothing reads them yet: they are here for the proof of a leak, which has to know
-/// whether a wait on a channel can still end.
+/// Offsets in `runtime.hchan`. Nothing reads them: whoever reaches a channel may end a wait for it, whatever it holds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Hchan {
     /// Size of the struct.
@@ -199,8 +234,72 @@ pub struct Mspan {
     pub npages: u16,
     /// What it is used for, 1 byte: 1 for objects, 2 for stacks.
     pub state: u16,
+    /// Size class and whether its objects have no pointers (the lowest bit), 1 byte.
+    pub spanclass: u16,
     /// Size of its objects.
     pub elemsize: u16,
+    /// First special of its objects.
+    pub specials: u16,
+}
+
+/// Offsets in `runtime.mheap`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Mheap {
+    /// Size of the struct.
+    pub size: u32,
+    /// Index of arenas, one pointer: the first level has one entry on 64-bit Linux.
+    pub arenas: u32,
+    /// Numbers of all arenas, a slice of words.
+    pub all_arenas: u32,
+}
+
+/// Offsets in `runtime.special`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Special {
+    /// Size of the struct.
+    pub size: u16,
+    /// Next special of the span.
+    pub next: u16,
+    /// Which object, by its offset in the span; 2 bytes up to Go 1.23, 8 since, of which the low 2 count.
+    pub offset: u16,
+    /// What follows, 1 byte: see [`SpecialKinds`].
+    pub kind: u16,
+}
+
+/// A special with what follows it, all of which may refer to objects.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SpecialRecord {
+    /// Size of both.
+    pub size: u16,
+}
+
+/// Numbers of the specials that hold something (`runtime/mheap.go`, `_KindSpecial…`).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SpecialKinds {
+    /// A finaliser.
+    pub finalizer: u8,
+    /// What weak pointers refer to; since Go 1.23.
+    pub weak_handle: Option<u8>,
+    /// A cleanup; since Go 1.24.
+    pub cleanup: Option<u8>,
+}
+
+/// A block of a queue.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Block {
+    /// Its size.
+    pub size: u16,
+    /// The block that was made before it.
+    pub alllink: u16,
+}
+
+/// Offsets in `runtime.cleanupQueue`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct CleanupQueue {
+    /// Size of the struct.
+    pub size: u16,
+    /// The block that was made last.
+    pub all: u16,
 }
 
 /// Offsets in `runtime.heapArena`.
@@ -229,6 +328,8 @@ pub struct Moduledata {
     pub enoptrdata: u16,
     /// Data with pointers.
     pub data: u16,
+    /// Its end.
+    pub edata: u16,
     /// Zeroed data with pointers.
     pub bss: u16,
     /// Its end.
@@ -239,6 +340,10 @@ pub struct Moduledata {
     pub enoptrbss: u16,
     /// `go:func.*`: what function data, such as inline trees, is relative to.
     pub gofunc: u16,
+    /// One bit for each word of the data: whether it is a pointer.
+    pub gcdatamask: u16,
+    /// The same of the zeroed data.
+    pub gcbssmask: u16,
     /// Next module.
     pub next: u16,
 }

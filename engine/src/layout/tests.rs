@@ -34,16 +34,27 @@ fn every_supported_version_has_both_architectures() {
 }
 
 #[test]
-fn architectures_differ_only_in_the_tail_of_p() {
+fn architectures_differ_in_cache_lines_and_registers() {
     for minor in MINORS {
         let arm64 = *layout_for(minor, Arch::Arm64).unwrap();
         let mut same = *amd64(minor);
         same.arch = Arch::Arm64;
         if minor >= 26 {
-            // p.xRegs: extended registers of amd64 only (runtime/preempt_xreg.go).
+            // p.xRegs: more extended registers than arm64's (runtime/preempt_xreg.go).
             assert!(same.p.size > arm64.p.size);
             same.p.size = arm64.p.size;
+            let (last, others) = same.p.holes.split_last().unwrap();
+            assert_eq!(arm64.p.holes.split_last().unwrap().1, others);
+            assert!(last.len > arm64.p.holes.last().unwrap().len);
+            same.p.holes = arm64.p.holes;
         }
+        // 64 bytes against 128 (internal/cpu, CacheLinePadSize).
+        let apart = |l: &Layout| l.mheap.all_arenas - l.mheap.arenas;
+        assert_eq!(apart(&same), apart(&arm64));
+        same.mheap = arm64.mheap;
+        let all = |l: &Layout| l.cleanup_queue.map(|queue| queue.all);
+        assert_eq!((all(&same), all(&arm64)), if minor < 25 { (None, None) } else { (Some(128), Some(256)) });
+        same.cleanup_queue = arm64.cleanup_queue;
         assert_eq!(same, arm64, "Go 1.{minor}");
     }
 }
@@ -96,6 +107,38 @@ fn wait_queues_and_modules() {
     check("moduledata.text", |l| l.moduledata.text, [176; 8]);
     check("moduledata.data", |l| l.moduledata.data, [208; 8]);
     check("moduledata.bss", |l| l.moduledata.bss, [224; 8]);
+}
+
+#[test]
+fn the_heap() {
+    check(
+        "heapArena.spans",
+        |l| u16::try_from(l.heap_arena.spans >> 8).unwrap(),
+        [8192, 4160, 0, 0, 0, 0, 0, 0],
+    );
+    check("mspan.spanclass", |l| l.mspan.spanclass, [98, 106, 98, 98, 98, 98, 98, 98]);
+    check("mspan.state", |l| l.mspan.state, [99, 107, 99, 99, 99, 99, 99, 99]);
+    check("mspan.elemsize", |l| l.mspan.elemsize, [104, 112, 104, 104, 104, 104, 104, 104]);
+    check("mspan.specials", |l| l.mspan.specials, [128, 136, 128, 128, 128, 128, 128, 128]);
+    check("special.kind", |l| l.special.kind, [10, 10, 10, 10, 16, 16, 16, 16]);
+    let list = |l: &Layout| u16::try_from(l.mheap.all_arenas - l.mheap.arenas).unwrap();
+    check("mheap.allArenas behind mheap.arenas", list, [80, 88, 88, 88, 88, 88, 88, 88]);
+    check("a finaliser's number", |l| l.special_kinds.finalizer.into(), [1, 1, 1, 1, 1, 2, 2, 2]);
+    let weak = |l: &Layout| l.special_kinds.weak_handle.unwrap_or(0).into();
+    check("a weak pointer's number", weak, [0, 0, 0, 2, 2, 3, 3, 3]);
+    check("a cleanup's number", |l| l.special_kinds.cleanup.unwrap_or(0).into(), [0, 0, 0, 0, 6, 7, 7, 7]);
+    check("sudog.size", |l| l.sudog.size, [88, 88, 88, 88, 88, 88, 104, 104]);
+    let holes = [(64, 24), (3520, 1032), (4680, 40), (4720, 4112)];
+    assert_eq!(sorted_holes(amd64(24)), holes);
+    let holes = [(64, 24), (3528, 1032), (4696, 4856), (9552, 4112), (13_800, 2120)];
+    assert_eq!(sorted_holes(amd64(27)), holes);
+}
+
+fn sorted_holes(layout: &Layout) -> std::vec::Vec<(u16, u16)> {
+    let mut holes: std::vec::Vec<(u16, u16)> =
+        layout.p.holes.iter().map(|hole| (hole.at, hole.len)).collect();
+    holes.sort_unstable();
+    holes
 }
 
 #[test]

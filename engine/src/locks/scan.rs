@@ -5,11 +5,17 @@
 //! are concerned stood still: how often each was switched in is read before and after everything else, and
 //! who has moved is left out.
 
+mod glance;
+mod known;
+mod through_go;
+
 use alloc::vec::Vec;
 
+pub use self::known::Whose;
+use self::known::{Known, Wait};
 use super::graph::{Cycle, Edge, Node, cycles};
 use super::mutex::{Kind, Lock, Owner, lock};
-use super::refers::{Object, Referrers, waits_for};
+use super::refers::Object;
 use super::standing::{Call, FutexWait, Standing};
 use super::threads::{self, M, OnThread};
 use crate::layout::Status;
@@ -115,6 +121,14 @@ pub struct Waiter {
     pub g0_sp: Option<Addr>,
 }
 
+impl Waiter {
+    /// One of whom no more is known yet.
+    fn new(tid: Tid, call: Call, futex: FutexWait, switches: u64) -> Waiter {
+        let lock = Lock { kind: Kind::Futex, at: futex.word, owner: Owner::Unknown };
+        Waiter { tid, call, futex, lock, switches, goroutine: None, g0_sp: None }
+    }
+}
+
 /// What a look saw; made once, used for every look.
 #[derive(Debug, Default)]
 pub struct Scan {
@@ -136,6 +150,7 @@ pub struct Scan {
     pub parked: Vec<Parked>,
     edges: Vec<Edge>,
     inner: Vec<u32>,
+    known: Known,
 }
 
 /// A parked goroutine.
@@ -150,88 +165,17 @@ pub struct Parked {
 }
 
 impl Scan {
-    /// Bytes that a look at so many threads takes, all of them waiting.
+    /// Bytes that a look at so many threads takes, all of them waiting, and what is remembered of as many.
     #[must_use]
     pub const fn bytes(threads: usize) -> usize {
-        threads
-            * (size_of::<Tid>() + size_of::<u32>() + size_of::<M>() + size_of::<Waiter>() + size_of::<Edge>())
+        let seen = size_of::<Tid>() + size_of::<u32>() + size_of::<M>() + size_of::<Waiter>();
+        threads * (seen + size_of::<Edge>() + size_of::<Wait>())
     }
 
     /// Numbers of the process's threads in its own namespace, in ascending order.
     #[must_use]
     pub fn tids(&self) -> &[u32] {
         &self.inner
-    }
-
-    /// Looks at where each thread stands: who waits in C, for which futex, and since when that has not changed.
-    /// Nothing is known of the locks then.
-    ///
-    /// # Errors
-    /// [`Error::Gone`]; [`Error::Unsupported`] when the kernel does not tell where threads stand.
-    pub fn glance(&mut self, subject: &mut Subject<'_>, limits: LockLimits) -> Result<(), Error> {
-        self.list(subject, limits)?;
-        self.ask(subject, &|_| true)
-    }
-
-    /// As [`Scan::glance`], but the kernel is not asked for threads of which the runtime itself says that they are
-    /// neither in C nor in a system call, nor in `waited`: one answer of `/proc` costs as much as reading the state
-    /// of dozens of threads from memory.
-    ///
-    /// What the scheduler itself has called in C is overlooked so, as the creation of a thread.
-    ///
-    /// # Errors
-    /// As [`Scan::glance`].
-    pub fn glance_outside(
-        &mut self,
-        subject: &mut Subject<'_>,
-        limits: LockLimits,
-        waited: &dyn Fn(Tid) -> bool,
-    ) -> Result<(), Error> {
-        self.list(subject, limits)?;
-        self.read_ms(subject, limits)?;
-        let inside = threads::inside(subject.runtime, subject.memory, &self.ms)?;
-        self.ask(subject, &|tid| waited(tid) || inside.binary_search(&tid.inner).is_err())
-    }
-
-    /// Begins anew, with the list of threads.
-    fn list(&mut self, subject: &mut Subject<'_>, limits: LockLimits) -> Result<(), Error> {
-        self.waiters.clear();
-        self.deadlocks.clear();
-        self.edges.clear();
-        self.parked.clear();
-        self.ms.clear();
-        (self.restless, self.figures) = (0, Figures::default());
-        self.cut = subject.threads.list(limits.threads, &mut self.threads)?;
-        self.threads.sort_unstable();
-        self.inner.clear();
-        self.inner.extend(self.threads.iter().map(|tid| tid.inner));
-        self.figures.threads = u32::try_from(self.threads.len()).unwrap_or(u32::MAX);
-        Ok(())
-    }
-
-    /// Asks the kernel where threads stand.
-    fn ask(&mut self, subject: &mut Subject<'_>, worth: &dyn Fn(Tid) -> bool) -> Result<(), Error> {
-        for i in 0..self.threads.len() {
-            let Some(tid) = self.threads.get(i).copied() else { break };
-            if !worth(tid) {
-                continue;
-            }
-            if let Some((call, futex)) = self.in_c(subject, tid)? {
-                let lock = Lock { kind: Kind::Futex, at: futex.word, owner: Owner::Unknown };
-                self.waiters.push(Waiter {
-                    tid,
-                    call,
-                    futex,
-                    lock,
-                    switches: 0,
-                    goroutine: None,
-                    g0_sp: None,
-                });
-            }
-        }
-        self.stand_still(subject)?;
-        self.figures.waiting = u32::try_from(self.waiters.len()).unwrap_or(u32::MAX);
-        Ok(())
     }
 
     /// Looks at everything. What is found replaces what was found before.
@@ -250,37 +194,6 @@ impl Scan {
         self.moved_on(subject)?;
         self.deadlocks = cycles(&self.edges);
         Ok(())
-    }
-
-    /// The futex that a thread waits for outside of Go's own code.
-    fn in_c(&mut self, subject: &mut Subject<'_>, tid: Tid) -> Result<Option<(Call, FutexWait)>, Error> {
-        let standing = match subject.threads.standing(tid) {
-            Err(Error::Gone) => return Ok(None),
-            other => other?,
-        };
-        let Standing::Call(call) = standing else { return Ok(None) };
-        let arch = subject.runtime.layout.arch;
-        let in_go = subject.runtime.is_go_code(call.pc);
-        self.figures.away += u32::from(!in_go || !call.is_schedulers(arch));
-        Ok(call.futex(arch).filter(|_| !in_go).map(|futex| (call, futex)))
-    }
-
-    /// From here on it is known of each whether it moves.
-    fn stand_still(&mut self, subject: &mut Subject<'_>) -> Result<(), Error> {
-        let before = self.waiters.len();
-        let mut failed = Ok(());
-        self.waiters.retain_mut(|waiter| {
-            let mut again = || {
-                waiter.switches = subject.threads.switches(waiter.tid)?;
-                Ok(subject.threads.standing(waiter.tid)? == Standing::Call(waiter.call))
-            };
-            ended(again()).unwrap_or_else(|error| {
-                failed = Err(error);
-                false
-            })
-        });
-        self.count_restless(before);
-        failed
     }
 
     fn read_locks(&mut self, subject: &mut Subject<'_>) -> Result<(), Error> {
@@ -359,91 +272,6 @@ impl Scan {
             let Owner::Thread(owner) = waiter.lock.owner else { continue };
             let (from, to) = (Node::Thread(waiter.tid.inner), Node::Thread(owner));
             self.edges.push(Edge { from, to, inferred: false });
-        }
-        Ok(())
-    }
-
-    /// Edges through Go: an owner that waits for no lock itself may have to wait for a goroutine that is locked
-    /// to it, as is one that C has called. What that waits for is followed.
-    fn through_go(&mut self, subject: &mut Subject<'_>, limits: LockLimits) -> Result<(), Error> {
-        let waits = |tid: u32, scan: &Scan| scan.waiters.iter().any(|waiter| waiter.tid.inner == tid);
-        for i in 0..self.waiters.len() {
-            let Some(Owner::Thread(owner)) = self.waiters.get(i).map(|w| w.lock.owner) else { continue };
-            let m = self.ms.iter().find(|m| m.tid == owner).copied();
-            let Some(locked) = m.and_then(|m| m.lockedg) else { continue };
-            if waits(owner, self) {
-                continue;
-            }
-            if let Some(goroutine) = read(subject, locked)?.filter(|g| g.status == Status::Waiting) {
-                self.park(Node::Thread(owner), goroutine, Some(owner), false);
-            }
-        }
-        let mut next = 0;
-        while let Some(parked) = self.parked.get(next).cloned() {
-            self.follow(subject, limits, next, &parked)?;
-            next += 1;
-        }
-        Ok(())
-    }
-
-    /// Takes in a parked goroutine that `from` waits for; one beyond the bound is no start of an edge, so that
-    /// nothing is concluded from it.
-    fn park(&mut self, from: Node, goroutine: OnThread, tid: Option<u32>, inferred: bool) {
-        self.edges.push(Edge { from, to: Node::Goroutine(goroutine.goid), inferred });
-        let known = self.parked.iter().any(|parked| parked.goroutine.g == goroutine.g);
-        if !known && self.parked.len() < PARKED_MAX {
-            self.parked.push(Parked { goroutine, tid, object: None });
-        }
-    }
-
-    /// Edges from a parked goroutine to those that could end its wait.
-    fn follow(
-        &mut self,
-        subject: &mut Subject<'_>,
-        limits: LockLimits,
-        index: usize,
-        parked: &Parked,
-    ) -> Result<(), Error> {
-        let from = Node::Goroutine(parked.goroutine.goid);
-        let objects = waits_for(subject.runtime, subject.memory, &parked.goroutine)?;
-        let mut found: Vec<OnThread> = Vec::new();
-        for object in &objects {
-            let (except, max) = (parked.goroutine.g, limits.goroutines);
-            let mut visit = |g: &OnThread| {
-                if found.len() <= PARKED_MAX && !found.iter().any(|known| known.g == g.g) {
-                    found.push(*g);
-                }
-            };
-            let searched = Referrers::new(subject.runtime, subject.memory, subject.image, *object).and_then(
-                |mut referrers| referrers.find(subject.memory, subject.image, except, max, &mut visit),
-            );
-            let all = match searched {
-                Err(Error::Gone) => return Err(Error::Gone),
-                // Without the tables nothing can be concluded.
-                other => other.unwrap_or(false),
-            };
-            // Someone unknown could end it, too.
-            if !all || found.len() > PARKED_MAX {
-                return Ok(());
-            }
-        }
-        if let Some(known) = self.parked.get_mut(index) {
-            known.object = objects.first().copied();
-        }
-        for goroutine in found {
-            let on = self.waiters.iter().find(|waiter| waiter.goroutine.is_some_and(|g| g.g == goroutine.g));
-            match on.map(|waiter| Node::Thread(waiter.tid.inner)) {
-                Some(to) => self.edges.push(Edge { from, to, inferred: true }),
-                None if goroutine.status == Status::Waiting => {
-                    let tid = self.ms.iter().find(|m| m.lockedg == Some(goroutine.g)).map(|m| m.tid);
-                    self.park(from, goroutine, tid, true);
-                }
-                // It can go on: so can the other one.
-                None => {
-                    let to = Node::Goroutine(goroutine.goid);
-                    self.edges.push(Edge { from, to, inferred: true });
-                }
-            }
         }
         Ok(())
     }

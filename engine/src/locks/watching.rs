@@ -7,13 +7,14 @@ use heapless::Vec;
 
 use super::graph::{Cycle, Node};
 use super::mutex::{Kind, Owner, may_be_lock};
-use super::scan::{Figures, LockLimits, Scan, Subject, Tid, Waiter};
+use super::scan::{Figures, LockLimits, Scan, Subject, Tid, Waiter, Whose};
 use crate::detector::{BUCKETS, GrowthRule, rises};
 use crate::memory::{Addr, Error};
 
 /// Waits whose age is known; the oldest are kept.
 const WAITS_MAX: usize = 32;
-/// Of so many ticks one asks for all threads, the others only for those outside of Go. Divides 256.
+/// Of so many ticks one asks for all threads and believes nothing that is remembered, the others ask only for those
+/// outside of Go. Divides 256.
 const ALL_EVERY: u8 = 16;
 /// Findings that are remembered, so that they are told once.
 const TOLD_MAX: usize = 8;
@@ -100,6 +101,8 @@ pub enum Finding {
 #[derive(Clone, Debug, Default)]
 pub struct LockWatch {
     waits: Vec<Seen, WAITS_MAX>,
+    /// Under which name the scan remembers these waits and others, with more of each.
+    whose: Option<Whose>,
     ticks: u8,
     /// Waits whose age is not known, because there are too many.
     pub untold: u64,
@@ -134,13 +137,9 @@ impl LockWatch {
         config: &LockConfig,
     ) -> Result<Ticked, Error> {
         self.ticks = self.ticks.wrapping_add(1);
-        if self.ticks % ALL_EVERY == 1 {
-            scan.glance(subject, config.limits)?;
-        } else {
-            scan.glance_outside(subject, config.limits, &|tid| {
-                self.waits.iter().any(|seen| seen.tid == tid)
-            })?;
-        }
+        let whose = *self.whose.get_or_insert_with(|| scan.newcomer());
+        let waited = |tid| self.waits.iter().any(|seen| seen.tid == tid);
+        scan.glance_again(subject, config.limits, whose, self.ticks % ALL_EVERY == 1, &waited)?;
         let waits = |seen: &Seen| scan.waiters.iter().any(|waiter| seen.is(waiter));
         self.waits.retain(waits);
         for seen in self.waits.iter_mut().filter(|seen| !seen.asked) {

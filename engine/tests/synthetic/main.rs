@@ -4,6 +4,7 @@
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking")]
 #![allow(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "numbers are cut to size")]
 
+mod commanding;
 mod contending;
 mod counting;
 mod fake;
@@ -12,6 +13,7 @@ mod locking;
 #[allow(unreachable_pub, reason = "the fuzz targets include it, too")]
 mod program;
 mod reading;
+mod remembering;
 mod scenarios;
 mod stand;
 mod troubles;

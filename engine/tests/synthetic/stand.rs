@@ -5,6 +5,7 @@ use glg_engine::engine::Engine;
 use glg_engine::governor::HitCost;
 use glg_engine::history::{HistoryConfig, Resolution};
 use glg_engine::memory::Addr;
+use glg_engine::outbox::OutboxConfig;
 use glg_engine::step::{AttributeConfig, Effect, Effects, EngineConfig, Event, Input, Process, TargetId};
 use glg_proto::wire::{Body, ClockQuality, Envelope, Leak, Timestamp, decode, head};
 
@@ -40,7 +41,8 @@ pub(crate) fn config() -> EngineConfig {
             cost: HitCost { emulated_ns: 1000.0, stepped_ns: 12_000.0 },
         }),
         locks: Some(crate::locking::CONFIG),
-        outbox: 4,
+        checkpoint_ms: 3_600_000,
+        outbox: OutboxConfig::in_memory(4),
     }
 }
 

@@ -159,7 +159,7 @@ fn one_target_is_probed_at_a_time() {
     for n in 1..60 {
         stand.tick(100 + 20 * n);
         stand.step(|process| Input::Sample { id: second, process });
-        rungs.push(stand.engine.targets().map(|(_, rung)| rung).collect::<Vec<_>>());
+        rungs.push(stand.engine.targets().map(|target| target.rung).collect::<Vec<_>>());
     }
     rungs.dedup();
     // Nobody takes the probes off here.

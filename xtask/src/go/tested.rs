@@ -12,11 +12,14 @@ pub(crate) const WITH_C: [&str; 3] = ["locking", "locks", "stuck"];
 /// What they run on a machine of this architecture.
 pub(crate) fn tested(arch: Arch) -> Result<Vec<Build>> {
     let mut builds = Vec::new();
-    let otherwise = |program: &String| program == "kinds" || WITH_C.contains(&program.as_str());
+    let otherwise = |program: &String| {
+        matches!(program.as_str(), "kinds" | "leaks") || WITH_C.contains(&program.as_str())
+    };
     for program in programs()?.iter().filter(|program| !otherwise(program)) {
         builds.extend(of_every_release(program, arch, &[Variant::Plain])?);
     }
     builds.extend(variants("kinds", arch)?);
+    builds.extend(leaks(arch)?);
     builds.extend(locks(arch)?);
     let odd = [("park", Variant::Bits32), ("plugged", Variant::PluginHost), ("plug", Variant::Plugin)];
     for (program, variant) in odd {
@@ -35,6 +38,13 @@ fn locks(arch: Arch) -> Result<Vec<Build>> {
         }
     }
     Ok(builds)
+}
+
+/// The program that leaks goroutines, as it is met: with symbols and without, moved, and with C.
+fn leaks(arch: Arch) -> Result<Vec<Build>> {
+    let mut met = vec![Variant::Plain, Variant::Stripped, Variant::PieStripped, Variant::Cgo];
+    met.retain(|variant| !variant.has_c() || arch.gnu_tools().is_some());
+    of_every_release("leaks", arch, &met)
 }
 
 /// `program` in every way that a process can be met in, with C in it where there is a C compiler.

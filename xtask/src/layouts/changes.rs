@@ -35,7 +35,7 @@ The rows are in engine/src/layout/table.rs and the release in go-programs/go-ver
 /// Members of the structs that we read which moved, went or came.
 pub(super) fn structs(old: &Types, new: &Types) -> String {
     let mut out = String::new();
-    let names = spec::STRUCTS.iter().map(|s| s.go).chain(spec::WATCHED.iter().copied());
+    let names = spec::STRUCTS.iter().flat_map(|s| s.go.split('|')).chain(spec::WATCHED.iter().copied());
     for name in names {
         let (before, after) = (members(old, name), members(new, name));
         for (member, offset) in &before {
@@ -114,7 +114,7 @@ fn members(types: &Types, name: &str) -> BTreeMap<String, u64> {
 
 /// A remark where the specification asks for the member.
 fn needed(name: &str, member: &str) -> &'static str {
-    let spec = spec::STRUCTS.iter().find(|s| s.go == name);
+    let spec = spec::STRUCTS.iter().find(|s| s.go.split('|').any(|go| go == name));
     let paths = spec.into_iter().flat_map(|s| s.members).flat_map(|m| m.paths).flat_map(|p| p.split('+'));
     let asked = paths.filter_map(|p| p.split('.').next()).any(|first| first == member);
     if asked { ": we read it" } else { "" }

@@ -32,6 +32,34 @@ pub(crate) fn wrapper_id(goroot: &Path) -> Result<u8> {
     bail!("no function id of wrappers below {}", goroot.display())
 }
 
+/// Numbers of the specials that hold something (`runtime/mheap.go`, `_KindSpecial…`).
+pub(crate) struct SpecialKinds {
+    /// `_KindSpecialFinalizer`.
+    pub(crate) finalizer: u8,
+    /// `_KindSpecialWeakHandle`; since Go 1.23.
+    pub(crate) weak_handle: Option<u8>,
+    /// `_KindSpecialCleanup`; since Go 1.24.
+    pub(crate) cleanup: Option<u8>,
+}
+
+/// These numbers, below `goroot`.
+pub(crate) fn special_kinds(goroot: &Path) -> Result<SpecialKinds> {
+    let path = goroot.join("src/runtime/mheap.go");
+    let source = std::fs::read_to_string(&path).with_context(|| format!("read {}", path.display()))?;
+    let number = |name: &str| {
+        let mut words = source.lines().map(|line| line.split_whitespace());
+        let value = words.find_map(|mut line| {
+            (line.next() == Some(name) && line.next() == Some("=")).then(|| line.next()).flatten()
+        });
+        value.and_then(|value| value.parse().ok())
+    };
+    Ok(SpecialKinds {
+        finalizer: number("_KindSpecialFinalizer").context("no _KindSpecialFinalizer")?,
+        weak_handle: number("_KindSpecialWeakHandle"),
+        cleanup: number("_KindSpecialCleanup"),
+    })
+}
+
 /// The first line of `file` (below `src` of `goroot`) that starts with `start`.
 pub(crate) fn line(goroot: &Path, file: &str, start: &str) -> Result<Option<String>> {
     let path = goroot.join("src").join(file);

@@ -10,6 +10,8 @@ pub(crate) enum Kind {
     Maybe,
     /// `&[u16]`: one number that some versions keep in several places; the sum counts.
     Sum,
+    /// `&[Area]`: several members, each with its length; those that a version does not have are left out.
+    Areas,
 }
 
 /// One field of a row.
@@ -18,7 +20,7 @@ pub(crate) struct Member {
     pub(crate) name: &'static str,
     /// Where Go keeps it: dotted paths, the first that exists counts; `a+b` for a sum.
     pub(crate) paths: &'static [&'static str],
-    /// Width in bytes, checked: a reader relies on it.
+    /// Width in bytes, checked: a reader relies on it. 0 where it differs and the low bytes are what counts.
     pub(crate) width: u64,
     /// What it becomes.
     pub(crate) kind: Kind,
@@ -26,7 +28,7 @@ pub(crate) struct Member {
 
 /// One runtime struct.
 pub(crate) struct Struct {
-    /// Go's type.
+    /// Go's type; several names, where it was renamed, with `|` in between.
     pub(crate) go: &'static str,
     /// Field of the engine's `Layout`.
     pub(crate) field: &'static str,
@@ -34,6 +36,8 @@ pub(crate) struct Struct {
     pub(crate) rust: &'static str,
     /// Its members.
     pub(crate) members: &'static [Member],
+    /// Whether some versions do not have it: then it is an `Option`.
+    pub(crate) maybe: bool,
 }
 
 const fn one(name: &'static str, paths: &'static [&'static str], width: u64) -> Member {
@@ -46,6 +50,23 @@ const fn maybe(name: &'static str, paths: &'static [&'static str], width: u64) -
 
 const fn sum(name: &'static str, paths: &'static [&'static str], width: u64) -> Member {
     Member { name, paths, width, kind: Kind::Sum }
+}
+
+const fn areas(name: &'static str, paths: &'static [&'static str]) -> Member {
+    Member { name, paths, width: 0, kind: Kind::Areas }
+}
+
+const fn of(go: &'static str, field: &'static str, rust: &'static str, members: &'static [Member]) -> Struct {
+    Struct { go, field, rust, members, maybe: false }
+}
+
+const fn maybe_of(
+    go: &'static str,
+    field: &'static str,
+    rust: &'static str,
+    members: &'static [Member],
+) -> Struct {
+    Struct { go, field, rust, members, maybe: true }
 }
 
 const G: &[Member] = &[
@@ -71,6 +92,7 @@ const G: &[Member] = &[
 
 const M: &[Member] = &[
     one("g0", &["g0"], 8),
+    one("gsignal", &["gsignal"], 8),
     one("procid", &["procid"], 8),
     one("curg", &["curg"], 8),
     one("p", &["p"], 8),
@@ -85,6 +107,9 @@ const P: &[Member] = &[
     one("m", &["m"], 8),
     // A count beside the list up to 1.24, inside runtime.gList since.
     one("g_free", &["gFree.n", "gFree.size"], 4),
+    // The collector's own buffers, and registers of who was preempted.
+    areas("holes", &["wbBuf+gcw+pcache+mspancache+xRegs"]),
+    maybe("ptr_buf", &["gcw.ptrBuf"], 8),
 ];
 
 const SCHED: &[Member] = &[
@@ -101,8 +126,10 @@ const SUDOG: &[Member] = &[
     one("g", &["g"], 8),
     one("next", &["next"], 8),
     one("elem", &["elem.vu", "elem"], 8),
+    maybe("elem_vp", &["elem.vp"], 8),
     one("waitlink", &["waitlink"], 8),
     one("c", &["c.maybeTraceablePtr.vu", "c"], 8),
+    maybe("c_vp", &["c.maybeTraceablePtr.vp"], 8),
 ];
 
 const HCHAN: &[Member] = &[
@@ -122,11 +149,14 @@ const MODULEDATA: &[Member] = &[
     one("noptrdata", &["noptrdata"], 8),
     one("enoptrdata", &["enoptrdata"], 8),
     one("data", &["data"], 8),
+    one("edata", &["edata"], 8),
     one("bss", &["bss"], 8),
     one("ebss", &["ebss"], 8),
     one("noptrbss", &["noptrbss"], 8),
     one("enoptrbss", &["enoptrbss"], 8),
     one("gofunc", &["gofunc"], 8),
+    one("gcdatamask", &["gcdatamask.bytedata"], 8),
+    one("gcbssmask", &["gcbssmask.bytedata"], 8),
     one("next", &["next"], 8),
 ];
 
@@ -134,22 +164,47 @@ const MSPAN: &[Member] = &[
     one("start_addr", &["startAddr"], 8),
     one("npages", &["npages"], 8),
     one("state", &["state.s.value", "state.s"], 1),
+    one("spanclass", &["spanclass"], 1),
     one("elemsize", &["elemsize"], 8),
+    one("specials", &["specials"], 8),
 ];
+
+const MHEAP: &[Member] =
+    &[one("arenas", &["arenas"], 8), one("all_arenas", &["allArenas", "heapArenas"], 24)];
+
+const SPECIAL: &[Member] = &[
+    one("next", &["next"], 8),
+    // 2 bytes up to 1.23, 8 since; no span is so long that it takes more than 2.
+    one("offset", &["offset"], 0),
+    one("kind", &["kind"], 1),
+];
+
+const FIN_BLOCK: &[Member] = &[one("alllink", &["alllink"], 8)];
+
+const CLEANUP_QUEUE: &[Member] = &[one("all", &["all"], 8)];
+
+const CLEANUP_BLOCK: &[Member] = &[one("alllink", &["cleanupBlockHeader.alllink"], 8)];
 
 const HEAP_ARENA: &[Member] = &[one("spans", &["spans"], 65_536)];
 
 /// Every struct of a row, in the row's order.
 pub(crate) const STRUCTS: &[Struct] = &[
-    Struct { go: "runtime.g", field: "g", rust: "G", members: G },
-    Struct { go: "runtime.m", field: "m", rust: "M", members: M },
-    Struct { go: "runtime.p", field: "p", rust: "P", members: P },
-    Struct { go: "runtime.schedt", field: "sched", rust: "Sched", members: SCHED },
-    Struct { go: "runtime.sudog", field: "sudog", rust: "Sudog", members: SUDOG },
-    Struct { go: "runtime.hchan", field: "hchan", rust: "Hchan", members: HCHAN },
-    Struct { go: "runtime.mspan", field: "mspan", rust: "Mspan", members: MSPAN },
-    Struct { go: "runtime.heapArena", field: "heap_arena", rust: "HeapArena", members: HEAP_ARENA },
-    Struct { go: "runtime.moduledata", field: "moduledata", rust: "Moduledata", members: MODULEDATA },
+    of("runtime.g", "g", "G", G),
+    of("runtime.m", "m", "M", M),
+    of("runtime.p", "p", "P", P),
+    of("runtime.schedt", "sched", "Sched", SCHED),
+    of("runtime.sudog", "sudog", "Sudog", SUDOG),
+    of("runtime.hchan", "hchan", "Hchan", HCHAN),
+    of("runtime.mspan", "mspan", "Mspan", MSPAN),
+    of("runtime.mheap", "mheap", "Mheap", MHEAP),
+    of("runtime.heapArena", "heap_arena", "HeapArena", HEAP_ARENA),
+    of("runtime.special", "special", "Special", SPECIAL),
+    of("runtime.specialfinalizer", "special_finalizer", "SpecialRecord", &[]),
+    maybe_of("runtime.specialCleanup", "special_cleanup", "SpecialRecord", &[]),
+    of("runtime.finblock|runtime.finBlock", "fin_block", "Block", FIN_BLOCK),
+    maybe_of("runtime.cleanupQueue", "cleanup_queue", "CleanupQueue", CLEANUP_QUEUE),
+    maybe_of("runtime.cleanupBlock", "cleanup_block", "Block", CLEANUP_BLOCK),
+    of("runtime.moduledata", "moduledata", "Moduledata", MODULEDATA),
 ];
 
 /// Structs without a row whose change a person has to look at: the function table's own parts.

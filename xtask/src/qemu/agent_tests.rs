@@ -1,7 +1,7 @@
 //! The agent's real-process tests on a real arm64 kernel: cross-compiled, with the vehicle's binary and Go programs
 //! of every way to be linked in one guest.
 
-use std::fmt::Write;
+use std::fmt::{self, Write};
 use std::path::PathBuf;
 use std::process::Command;
 use std::time::{Duration, Instant};
@@ -24,6 +24,13 @@ struct NotThere {
     why: &'static str,
 }
 
+impl fmt::Display for NotThere {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let test = self.test.map(|test| format!("::{test}")).unwrap_or_default();
+        write!(f, "{}{test}: {}", self.program, self.why)
+    }
+}
+
 const fn all_of(program: &'static str, why: &'static str) -> NotThere {
     NotThere { program, test: None, why }
 }
@@ -44,14 +51,12 @@ const NO_BROKER: &str =
 const NOT_THERE: &[NotThere] = &[
     all_of("service", NO_BROKER),
     all_of("alerts", NO_BROKER),
+    all_of("link", NO_BROKER),
+    all_of("rounds", NO_BROKER),
     all_of("daemons", "Debian's daemons need more memory and time than an emulated machine has"),
     all_of("native", "it compiles programs: there is no C compiler in the guest"),
-    one_of(
-        "locks",
-        "a_healthy_program_has_no_deadlock",
-        "programs that fight for locks leave an emulated processor no time for thousands of looks",
-    ),
     one_of("contention", "commands::the_service_finds_contention_and_tells_it_once", NO_BROKER),
+    one_of("contention", "storm::the_service_stands_a_storm", NO_BROKER),
     one_of("contention", "commands::the_command_keeps_to_its_budget", TOO_DEAR),
     one_of("contention", "commands::the_command_says_who_waited_for_what", TOO_DEAR),
     one_of("hostile", "processes_that_are_gone_before_they_are_looked_at_do_no_harm", TOO_SLOW),
@@ -66,11 +71,17 @@ const NOT_THERE: &[NotThere] = &[
     one_of("stripped", "stripped_files_of_both_architectures_open", FILES_ONLY),
 ];
 
-/// What is run only when it is asked for by its name, as in `cargo xtask qemu --tests=locks`, and why.
-const BY_NAME: &[(&str, &str)] = &[
-    ("capture", "`cargo xtask capture` runs it when images are taken"),
-    ("locks", "it takes an emulator many minutes"),
+const MINUTES: &str = "it takes an emulator many minutes";
+
+/// What is run only when it is asked for by its name, as in `cargo xtask qemu --tests=locks` or
+/// `--tests=locks::a_healthy_program_has_no_deadlock`, and why.
+const BY_NAME: &[NotThere] = &[
+    all_of("capture", "`cargo xtask capture` runs it when images are taken"),
+    all_of("locks", MINUTES),
+    one_of("locks", "a_healthy_program_has_no_deadlock", MINUTES),
 ];
+/// Test programs that run but one of the Go programs.
+const RUN_ONE: &[(&str, &str)] = &[("locks", "locks")];
 /// `common::GO` of the tests.
 const MIDDLE: &str = "1.24";
 /// Everything, in an emulator on two cores that others use, too.
@@ -80,7 +91,7 @@ const LIMIT: Duration = Duration::from_secs(40 * 60);
 pub(crate) struct Tests<'a> {
     /// Names the folder of this run.
     pub(crate) name: &'a str,
-    /// Only this file of `agent/tests`.
+    /// Only this file of `agent/tests`, or `FILE::TEST`.
     pub(crate) only: Option<&'a str>,
     /// Go programs for arm64. The tests run with their releases.
     pub(crate) programs: &'a [Build],
@@ -91,13 +102,14 @@ pub(crate) struct Tests<'a> {
 /// The tests on the oldest, a middle and the newest Go.
 pub(crate) fn run_on_three(kernel: &Kernel, only: Option<&str>) -> Result<Count> {
     for not in NOT_THERE {
-        let test = not.test.map(|test| format!(", {test}")).unwrap_or_default();
-        println!("    not in the guest: {}{test}: {}", not.program, not.why);
+        println!("    not in the guest: {not}");
     }
-    for (program, why) in BY_NAME.iter().filter(|_| only.is_none()) {
-        println!("    only when it is named: {program}: {why}");
+    for not in BY_NAME.iter().filter(|_| only.is_none()) {
+        println!("    only when it is named: {not}");
     }
-    let programs = programs()?;
+    let mut programs = programs()?;
+    let runs = RUN_ONE.iter().find(|(program, _)| only.is_some_and(|only| named(only).0 == *program));
+    programs.retain(|build| runs.is_none_or(|(_, run)| build.program == *run));
     let tests = Tests { name: "tests", only, programs: &programs, environment: &[] };
     let (count, _) = run_some(kernel, &tests)?;
     Ok(count)
@@ -114,8 +126,8 @@ pub(crate) fn run_some(kernel: &Kernel, tests: &Tests<'_>) -> Result<(Count, Pat
     binaries.sort();
     binaries.retain(|(name, _)| {
         let there = !NOT_THERE.iter().any(|not| not.program == name && not.test.is_none());
-        let by_name = BY_NAME.iter().any(|(program, _)| program == name);
-        there && tests.only.map_or(!by_name, |only| only == name)
+        let by_name = BY_NAME.iter().any(|not| not.program == name && not.test.is_none());
+        there && tests.only.map_or(!by_name, |only| named(only).0 == name)
     });
     if binaries.is_empty() {
         bail!("no such tests are run in the guest");
@@ -129,6 +141,11 @@ pub(crate) fn run_some(kernel: &Kernel, tests: &Tests<'_>) -> Result<(Count, Pat
         said.line(line);
     })?;
     Ok((said.verdict(&names), out))
+}
+
+/// A file of `agent/tests`, and perhaps one test of it: `FILE::TEST`.
+fn named(only: &str) -> (&str, Option<&str>) {
+    only.split_once("::").map_or((only, None), |(program, test)| (program, Some(test)))
 }
 
 /// Of three releases; the middle one is that of the tests for which one is enough.
@@ -174,9 +191,14 @@ fn script(names: &[&str], tests: &Tests<'_>) -> Result<String> {
     for name in names {
         // The kernel's probes are shared: one test at a time.
         write!(script, "echo 'tests: {name}'\n/tests/{name} --test-threads 1 --exact")?;
-        let skipped = NOT_THERE.iter().filter(|not| not.program == *name);
-        for test in skipped.filter_map(|not| not.test) {
-            write!(script, " --skip {test}")?;
+        match tests.only.and_then(|only| named(only).1) {
+            Some(test) => write!(script, " --nocapture {test}")?,
+            None => {
+                let skipped = NOT_THERE.iter().chain(BY_NAME).filter(|not| not.program == *name);
+                for test in skipped.filter_map(|not| not.test) {
+                    write!(script, " --skip {test}")?;
+                }
+            }
         }
         writeln!(script, "\necho \"tests: {name} ended with $?\"")?;
     }

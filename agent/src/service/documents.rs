@@ -1,0 +1,251 @@
+//! Documents that commands asked for: a child of ours makes one, and it is sent in parts, of which the link has one at
+//! a time. The last one is kept, so that parts can be sent again.
+
+use std::fs::{self, File};
+use std::io::{self, Read, Write};
+use std::os::fd::OwnedFd;
+use std::os::unix::fs::FileExt;
+use std::path::{Path, PathBuf};
+use std::process::{ExitStatus, Output, Stdio};
+use std::time::Duration;
+
+use flate2::Compression;
+use flate2::write::DeflateEncoder;
+use glg_engine::command::Crypto;
+use glg_engine::step::TargetId;
+use glg_proto::command::{CommandId, DocumentKind, Failure, Made, Part};
+use glg_proto::wire::head;
+use log::{info, warn};
+use tokio::process::{Child, Command};
+use tokio::time::{Instant, timeout_at};
+
+use crate::config::Commands;
+use crate::document::{Order, TOO_LARGE};
+use crate::keys::Ring;
+
+/// Bytes of what a child says that are read.
+const SAID_MAX: u64 = 1024;
+
+/// The documents of one service.
+pub(super) struct Documents {
+    config: Commands,
+    /// The board's file, for the child.
+    board: PathBuf,
+    making: Option<Making>,
+    made: Option<Sending>,
+}
+
+struct Making {
+    command: CommandId,
+    kind: DocumentKind,
+    pid: u32,
+    child: Child,
+    until: Instant,
+}
+
+struct Sending {
+    command: CommandId,
+    made: Made,
+    file: File,
+    /// The next part to be sent.
+    next: u32,
+}
+
+impl Documents {
+    pub(super) fn new(config: &Commands, board: &Path) -> Documents {
+        let documents = Documents { config: config.clone(), board: board.to_owned(), making: None, made: None };
+        documents.clear();
+        documents
+    }
+
+    /// Begins to make one. There is no other at the time: the engine carries out one command after the other.
+    pub(super) fn make(
+        &mut self,
+        command: CommandId,
+        kind: DocumentKind,
+        target: TargetId,
+        limit: u32,
+    ) -> Result<(), Failure> {
+        let other = |error: io::Error| Failure::Other(head(&error.to_string()));
+        let TargetId { pid, start } = target;
+        let order = Order { kind, pid, start, limit, out: self.unfinished(), board: self.board.clone() };
+        let words = order.words().ok_or(Failure::NoDocument)?;
+        self.create_folder().map_err(other)?;
+        let child = Command::new("/proc/self/exe")
+            .arg("document")
+            .args(words)
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .kill_on_drop(true)
+            .spawn()
+            .map_err(other)?;
+        info!("making a {} of process {pid}, for command {command}", kind.as_str());
+        let until = Instant::now() + Duration::from_secs(self.config.document_s.into());
+        self.making = Some(Making { command, kind, pid, child, until });
+        Ok(())
+    }
+
+    /// Waits for the child; for ever where there is none. Nothing is lost when nobody waits any more.
+    pub(super) async fn made(&mut self) -> (CommandId, Result<Made, Failure>) {
+        let Some(making) = &mut self.making else { return std::future::pending().await };
+        let (command, kind, pid) = (making.command, making.kind, making.pid);
+        // What it says fits into the pipes: it ends whether that is read or not.
+        let ended = timeout_at(making.until, making.child.wait()).await;
+        let Some(Making { child, .. }) = self.making.take() else { return std::future::pending().await };
+        let result = match ended {
+            Err(_) => Err(Failure::TookTooLong(self.config.document_s)),
+            Ok(Err(error)) => Err(Failure::Other(head(&error.to_string()))),
+            Ok(Ok(status)) => {
+                let said = said(child, status);
+                self.announce(&said).and_then(|(bytes, sha256)| self.take(command, kind, pid, bytes, sha256))
+            }
+        };
+        if let Err(failure) = &result {
+            warn!("command {command}: no {} of process {pid}: {failure}", kind.as_str());
+            let _ = fs::remove_file(self.unfinished());
+        }
+        (command, result)
+    }
+
+    /// What the child has announced.
+    fn announce(&self, said: &Output) -> Result<(u32, [u8; 32]), Failure> {
+        if said.status.code() == Some(TOO_LARGE.into()) {
+            return Err(Failure::TooLarge(self.config.document_kib));
+        }
+        let parse = |text: &str| {
+            let (bytes, sum) = text.trim_end().split_once(' ')?;
+            let mut sha256 = [0; 32];
+            if sum.len() != 2 * sha256.len() {
+                return None;
+            }
+            for (at, byte) in sha256.iter_mut().enumerate() {
+                *byte = u8::from_str_radix(sum.get(2 * at..2 * at + 2)?, 16).ok()?;
+            }
+            Some((bytes.parse().ok()?, sha256))
+        };
+        let announced = std::str::from_utf8(&said.stdout).ok().and_then(parse);
+        announced.filter(|_| said.status.success()).ok_or_else(|| {
+            let errors = String::from_utf8_lossy(&said.stderr);
+            let last = errors.lines().last().unwrap_or("the child ended without a word");
+            Failure::Other(head(last.strip_prefix("goleakguard: ").unwrap_or(last)))
+        })
+    }
+
+    /// Makes one of bytes that are at hand.
+    pub(super) fn make_of(&mut self, command: CommandId, kind: DocumentKind, bytes: &[u8]) -> Result<Made, Failure> {
+        let other = |error: io::Error| Failure::Other(head(&error.to_string()));
+        let mut deflate = DeflateEncoder::new(Vec::new(), Compression::fast());
+        let deflated = deflate.write_all(bytes).and_then(|()| deflate.finish()).map_err(other)?;
+        self.create_folder().and_then(|()| fs::write(self.unfinished(), &deflated)).map_err(other)?;
+        let length = u32::try_from(deflated.len()).map_err(|_| Failure::TooLarge(self.config.document_kib))?;
+        self.take(command, kind, 0, length, Ring.sha256(&[&deflated]))
+    }
+
+    /// The unfinished one is finished: from now on it is the one that is sent.
+    fn take(
+        &mut self,
+        command: CommandId,
+        kind: DocumentKind,
+        pid: u32,
+        bytes: u32,
+        sha256: [u8; 32],
+    ) -> Result<Made, Failure> {
+        let open = || {
+            fs::rename(self.unfinished(), &self.config.document)?;
+            File::open(&self.config.document)
+        };
+        let file = open().map_err(|error| Failure::Other(head(&error.to_string())))?;
+        let made = Made { kind, pid, bytes, part_bytes: self.config.part_bytes, sha256 };
+        info!("command {command}: a {} of {bytes} bytes, in {} parts", kind.as_str(), made.parts());
+        self.made = Some(Sending { command, made, file, next: 0 });
+        Ok(made)
+    }
+
+    /// Sends parts again from one on, if the document is still there.
+    pub(super) fn send_again(&mut self, document: CommandId, from: u32) -> Result<(), Failure> {
+        match &mut self.made {
+            Some(sending) if sending.command == document => {
+                sending.next = from.min(sending.made.parts());
+                Ok(())
+            }
+            _ => Err(Failure::NoDocument),
+        }
+    }
+
+    /// The next part as it travels; it is sent when [`Documents::part_sent`] was said.
+    pub(super) fn next_part(&mut self) -> Option<Vec<u8>> {
+        let sending = self.made.as_mut()?;
+        let (index, of) = (sending.next, sending.made.parts());
+        if index >= of {
+            return None;
+        }
+        match sending.part(index, of) {
+            Ok(part) => Some(part),
+            Err(error) => {
+                warn!("part {index} of {of} cannot be read: {error}; the document is given up");
+                self.made = None;
+                None
+            }
+        }
+    }
+
+    /// The broker has the part that was to be sent.
+    pub(super) fn part_sent(&mut self) {
+        if let Some(sending) = &mut self.made {
+            sending.next = sending.next.saturating_add(1);
+            if sending.next == sending.made.parts() {
+                info!("command {}: all {} parts are sent", sending.command, sending.next);
+            }
+        }
+    }
+
+    fn create_folder(&self) -> io::Result<()> {
+        Path::new(&self.config.document).parent().map_or(Ok(()), fs::create_dir_all)
+    }
+
+    fn unfinished(&self) -> PathBuf {
+        format!("{}.new", self.config.document).into()
+    }
+
+    /// Takes away what an earlier agent has left, or this one leaves.
+    fn clear(&self) {
+        let _ = fs::remove_file(self.unfinished());
+        let _ = fs::remove_file(&self.config.document);
+    }
+}
+
+impl Drop for Documents {
+    fn drop(&mut self) {
+        self.clear();
+    }
+}
+
+impl Sending {
+    fn part(&self, index: u32, of: u32) -> io::Result<Vec<u8>> {
+        let size = u32::from(self.made.part_bytes);
+        let at = u64::from(index) * u64::from(size);
+        let len = u64::from(self.made.bytes).saturating_sub(at).min(size.into());
+        let mut bytes = vec![0; usize::try_from(len).unwrap_or(0)];
+        self.file.read_exact_at(&mut bytes, at)?;
+        let part = Part { command: self.command, index, of, bytes: &bytes };
+        let head = part.head().map_err(|_| io::ErrorKind::InvalidData)?;
+        Ok([&head[..], &bytes].concat())
+    }
+}
+
+/// What the child has said, which has ended.
+fn said(mut child: Child, status: ExitStatus) -> Output {
+    let read = |pipe: io::Result<OwnedFd>| {
+        let mut bytes = Vec::new();
+        if let Ok(pipe) = pipe {
+            // Without anybody who could write there is an end; and a pipe does not block.
+            let _ = File::from(pipe).take(SAID_MAX).read_to_end(&mut bytes);
+        }
+        bytes
+    };
+    let none = || io::Error::from(io::ErrorKind::NotFound);
+    let stdout = child.stdout.take().ok_or_else(none).and_then(|pipe| pipe.into_owned_fd());
+    let stderr = child.stderr.take().ok_or_else(none).and_then(|pipe| pipe.into_owned_fd());
+    Output { status, stdout: read(stdout), stderr: read(stderr) }
+}

@@ -1,0 +1,173 @@
+//! Proof from outside that goroutines wait for ever, against programs that say of themselves which do.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test fails by panicking")]
+
+mod common;
+
+use std::collections::BTreeMap;
+use std::process::Command;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use common::{GO, Program, Seen, agent, for_every_release, program};
+use glg_engine::reach::proof::{Grade, Look, Plan, Proof, moments};
+use glg_engine::reach::{Abstained, Places, ReachLimits, Subject};
+use serde_json::Value;
+
+/// How the program is built: everywhere, and where there is C.
+const VARIANTS: [&str; 4] = ["leaks", "leaks-stripped", "leaks-pie-stripped", "leaks-cgo"];
+const LIMITS: ReachLimits = ReachLimits { memory_bytes: 24 << 20, goroutines: 100_000 };
+/// As the agent does by default, but in a shorter time: nothing moves in the program.
+const PLAN: Plan = Plan { passes: 4, millis: 400 };
+
+/// What a program says of its goroutines.
+struct Expected {
+    leaked: BTreeMap<u64, String>,
+    alive: BTreeMap<u64, String>,
+}
+
+impl Expected {
+    fn of(target: &mut Program) -> Expected {
+        let answer = target.ask("expected");
+        let list = |name: &str| {
+            let all = answer[name].as_array().into_iter().flatten();
+            let one = |one: &Value| (one["goid"].as_u64().unwrap(), one["name"].as_str().unwrap().to_owned());
+            all.map(one).collect::<BTreeMap<_, _>>()
+        };
+        Expected { leaked: list("leaked"), alive: list("alive") }
+    }
+}
+
+/// The numbers of those that are proven to wait for ever.
+fn proven(seen: &mut Seen, plan: Plan, seed: u64) -> Vec<u64> {
+    let proof = look(seen, LIMITS, plan, seed, &mut || false);
+    assert_eq!(proof.abstained(), None);
+    let findings = proof.findings(plan);
+    findings.iter().filter(|found| found.grade == Grade::Proven).map(|found| found.goid).collect()
+}
+
+/// A whole observation.
+fn look(
+    seen: &mut Seen,
+    limits: ReachLimits,
+    plan: Plan,
+    seed: u64,
+    expired: &mut dyn FnMut() -> bool,
+) -> Proof {
+    let process = seen.remote.process();
+    let (runtime, memory, image) = (&seen.runtime, process.memory, process.image);
+    let places = &Places::find(runtime, memory, image).unwrap();
+    let mut proof = Proof::new(runtime.layout, limits);
+    let begin = Instant::now();
+    for (moment, look) in moments(plan, seed) {
+        thread::sleep(Duration::from_millis(moment).saturating_sub(begin.elapsed()));
+        let (memory, expired) = (&mut *memory, &mut *expired);
+        match look {
+            Look::Glance => proof.glance(runtime, memory).unwrap(),
+            Look::Pass => {
+                proof.pass(&mut Subject { runtime, memory, places, regions: None, expired }).unwrap()
+            }
+        }
+    }
+    proof
+}
+
+fn leaks_json(pid: u32, observe: &str) -> Value {
+    let command = ["leaks", "--pid", &pid.to_string(), "--json", "--observe", observe];
+    let out = Command::new(agent()).args(command).output().unwrap();
+    assert!(out.status.success(), "{}", String::from_utf8_lossy(&out.stderr));
+    serde_json::from_slice(&out.stdout).unwrap()
+}
+
+#[test]
+fn leaked_goroutines_are_proven_and_no_others() {
+    for_every_release(|release| {
+        for name in VARIANTS {
+            let what = format!("Go {release}, {name}");
+            let mut target = Program::start(&program(release, name), &[]);
+            let expected = Expected::of(&mut target);
+            assert!(expected.leaked.len() >= 20 && expected.alive.len() >= 40, "{what}");
+            target.at_rest();
+            let told = leaks_json(target.pid(), "400ms");
+            assert_eq!(told["abstained"], Value::Null, "{what}");
+            let leaked = told["leaked"].as_array().unwrap();
+            let proven = leaked.iter().filter(|leak| leak["grade"] == "proven");
+            let proven: Vec<u64> = proven.map(|leak| leak["goid"].as_u64().unwrap()).collect();
+            for (goid, name) in &expected.alive {
+                assert!(!proven.contains(goid), "{what}: FALSELY proven: {name}");
+            }
+            let missed: Vec<_> = expected.leaked.iter().filter(|(goid, _)| !proven.contains(goid)).collect();
+            // What the runtime has left on the stacks that C gives it counts as C's.
+            let room = if name.ends_with("-cgo") { expected.leaked.len() / 3 } else { 0 };
+            assert!(missed.len() <= room, "{what}: not proven: {missed:?}");
+            // Neither the main goroutine nor any of the runtime's.
+            assert!(!proven.contains(&1), "{what}");
+        }
+    });
+}
+
+/// The only reference to what goroutines wait for never stays where it is.
+#[test]
+fn references_that_move_are_not_taken_for_lost() {
+    for_every_release(|release| {
+        let mut target = Program::start(&program(release, "leaks"), &["movers"]);
+        let alive = Expected::of(&mut target).alive;
+        let mut seen = Seen::open(target.pid());
+        for seed in 1..=4 {
+            let found = proven(&mut seen, PLAN, seed);
+            let false_ones: Vec<_> = found.iter().filter_map(|goid| alive.get(goid)).collect();
+            assert!(false_ones.is_empty(), "Go {release}: FALSELY proven: {false_ones:?}");
+        }
+    });
+}
+
+#[test]
+fn a_proof_says_where_and_why() {
+    let mut target = Program::start(&program(GO, "leaks"), &[]);
+    let expected = Expected::of(&mut target);
+    let told = leaks_json(target.pid(), "300ms");
+    assert_eq!((told["pid"].as_u64(), told["go"].as_str()), (Some(target.pid().into()), Some(GO)));
+    let (send, _) = expected.leaked.iter().find(|(_, name)| *name == "send").unwrap();
+    let leak = told["leaked"].as_array().unwrap().iter().find(|leak| leak["goid"] == *send).unwrap();
+    assert_eq!((leak["grade"].as_str(), leak["wait"].as_str()), (Some("proven"), Some("chan send")));
+    assert_eq!(leak["created_by"], "main.begin");
+    assert!(leak["created_at"].as_str().unwrap().starts_with("main.go:"), "{leak}");
+    assert!(leak["stack"][0].as_str().unwrap().starts_with("main.leakChannels.func"), "{leak}");
+    let command = ["leaks", "--pid", &target.pid().to_string(), "--observe", "300ms"];
+    let text = Command::new(agent()).args(command).output().unwrap();
+    let text = String::from_utf8(text.stdout).unwrap();
+    assert!(text.contains(" proven to wait for ever"), "{text}");
+    assert!(text.contains("wait for ever [chan send]"), "{text}");
+}
+
+#[test]
+fn past_its_bounds_nothing_is_proven() {
+    let target = Program::start(&program(GO, "leaks"), &[]);
+    let mut seen = Seen::open(target.pid());
+    for (limits, late, why) in [
+        (LIMITS, false, None),
+        (ReachLimits { goroutines: 10, ..LIMITS }, false, Some(Abstained::Goroutines)),
+        (ReachLimits { memory_bytes: 64 << 10, ..LIMITS }, false, Some(Abstained::Memory)),
+        (LIMITS, true, Some(Abstained::Time)),
+    ] {
+        let (proof, plan) = (look(&mut seen, limits, PLAN, 1, &mut || late), PLAN);
+        assert_eq!(proof.abstained(), why);
+        let proven = proof.findings(plan).iter().any(|found| found.grade == Grade::Proven);
+        assert_eq!(proven, why.is_none());
+    }
+}
+
+/// With C in it, a program is only judged by who knows where C keeps its data.
+#[test]
+fn without_the_memory_of_c_nothing_is_proven() {
+    let target = Program::start(&program(GO, "leaks-cgo"), &[]);
+    let mut seen = Seen::open(target.pid());
+    let proof = look(&mut seen, LIMITS, PLAN, 1, &mut || false);
+    assert_eq!(proof.abstained(), Some(Abstained::Cgo));
+}
+
+#[test]
+fn a_process_that_cannot_be_read_is_an_error() {
+    let out = Command::new(agent()).args(["leaks", "--pid", "1", "--observe", "100ms"]).output().unwrap();
+    assert!(!out.status.success());
+    assert!(String::from_utf8_lossy(&out.stderr).contains("process 1"));
+}

@@ -1,0 +1,203 @@
+//! One pass over a running program: who, as far as it shows now, waits for what nobody who could run can reach.
+//!
+//! What moved while it was looked at counts as in use: a goroutine that ran meanwhile, memory that came into use,
+//! and everything that is reachable from there.
+
+use alloc::vec::Vec;
+
+use super::crowd::{Crowd, Role};
+use super::mark::{Bounds, Marker};
+use super::places::Places;
+use super::roots::{self, Machines};
+use super::stacks::Stacks;
+use super::{Abstained, ReachLimits, Region, Stop, held};
+use crate::layout::Layout;
+use crate::memory::{Addr, Memory};
+use crate::runtime::Runtime;
+
+/// Times that it is looked again who ran meanwhile.
+const LOOKS: usize = 64;
+
+/// What a pass took.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Figures {
+    /// Goroutines that there were.
+    pub goroutines: u64,
+    /// Those among them that only another one could wake.
+    pub waiting: u64,
+    /// Bytes of objects that were looked at.
+    pub scanned: u64,
+    /// Bytes of our own memory.
+    pub bytes: u64,
+}
+
+/// A process to be looked at.
+pub struct Subject<'a> {
+    /// Its Go runtime.
+    pub runtime: &'a Runtime,
+    /// Its memory.
+    pub memory: &'a mut dyn Memory,
+    /// Where everything is.
+    pub places: &'a Places,
+    /// All that may be written, in which C keeps its data if there is C; `None` where that is not known.
+    pub regions: Option<&'a [Region]>,
+    /// Whether time is up.
+    pub expired: &'a mut dyn FnMut() -> bool,
+}
+
+/// All that a pass takes; made once.
+pub(super) struct Pass {
+    limits: ReachLimits,
+    pub(super) crowd: Crowd,
+    /// For later looks, which remember nothing.
+    eyes: Crowd,
+    /// Those at the last look who do not wait.
+    live: Vec<Addr>,
+    marker: Marker,
+    stacks: Stacks,
+    machines: Machines,
+    fresh: Vec<u32>,
+}
+
+impl Pass {
+    pub(super) fn new(layout: &Layout, limits: ReachLimits) -> Pass {
+        Pass {
+            limits,
+            crowd: Crowd::new(),
+            eyes: Crowd::new(),
+            live: Vec::new(),
+            marker: Marker::new(layout, limits.memory_bytes),
+            stacks: Stacks::new(),
+            machines: Machines::default(),
+            fresh: Vec::new(),
+        }
+    }
+
+    fn bytes(&self) -> usize {
+        let eyes = self.eyes.bytes() + held(&self.live);
+        self.crowd.bytes() + eyes + self.marker.bytes() + Stacks::BYTES
+    }
+
+    /// Looks once; afterwards [`Pass::unreached`] has the answer.
+    pub(super) fn run(&mut self, subject: &mut Subject<'_>) -> Result<Figures, Stop> {
+        self.begin(subject)?;
+        self.roots(subject)?;
+        self.settle(subject)?;
+        self.look_again(subject)?;
+        let waiting = self.crowd.all.iter().filter(|seen| seen.waits()).count();
+        Ok(Figures {
+            goroutines: self.crowd.all.iter().filter(|seen| seen.role != Role::Dead).count() as u64,
+            waiting: waiting as u64,
+            scanned: self.marker.scanned,
+            bytes: self.bytes() as u64,
+        })
+    }
+
+    /// Only looks who has run.
+    pub(super) fn glance(&mut self, runtime: &Runtime, memory: &mut dyn Memory) -> Result<(), Stop> {
+        self.crowd.look(runtime, memory, self.limits.goroutines)
+    }
+
+    /// Whether nobody can wake the goroutine at this place.
+    pub(super) fn is_unreached(&self, who: usize) -> bool {
+        self.marker.waits(who)
+    }
+
+    /// The heap, the goroutines, and what they wait for.
+    fn begin(&mut self, subject: &mut Subject<'_>) -> Result<(), Stop> {
+        let runtime = subject.runtime;
+        self.marker.clear();
+        self.marker.spans.refresh(runtime, subject.places, subject.memory, &mut self.fresh)?;
+        self.crowd.look(runtime, subject.memory, self.limits.goroutines)?;
+        self.marker.watches.find(runtime, subject.memory, &mut self.crowd, &mut self.marker.spans)?;
+        self.marker.begin(self.crowd.all.len());
+        for (who, seen) in self.crowd.all.iter().enumerate() {
+            self.marker.pass_over(seen.g.0);
+            self.marker.set_waits(who, seen.role == Role::Waits);
+        }
+        self.machines.find(runtime, subject.memory, &mut self.marker)
+    }
+
+    /// What is reachable by itself, and by those who can run.
+    fn roots(&mut self, subject: &mut Subject<'_>) -> Result<(), Stop> {
+        let regions = self.machines.c_memory(subject.regions)?;
+        let Subject { runtime, memory, places, .. } = subject;
+        roots::scan(runtime, places, &self.machines, regions, *memory, &mut self.marker)?;
+        let (crowd, marker) = (&self.crowd.all, &mut self.marker);
+        let live =
+            crowd.iter().filter(|seen| matches!(seen.role, Role::Live | Role::Open)).map(|seen| seen.g);
+        self.stacks.scan(runtime, live, *memory, marker)
+    }
+
+    /// Marks until nobody is woken any more.
+    fn settle(&mut self, subject: &mut Subject<'_>) -> Result<(), Stop> {
+        let Subject { runtime, memory, expired, .. } = subject;
+        loop {
+            let mut bounds = Bounds { memory_bytes: self.limits.memory_bytes, expired: *expired };
+            self.marker.drain(runtime.layout, &self.crowd, *memory, &mut bounds)?;
+            let mut woken = core::mem::take(&mut self.marker.wake);
+            woken.retain(|who| {
+                let who = usize::try_from(*who).unwrap_or(usize::MAX);
+                let waited = self.marker.waits(who);
+                self.marker.set_waits(who, false);
+                waited
+            });
+            if woken.is_empty() {
+                self.marker.wake = woken;
+                return Ok(());
+            }
+            let of = |who: &u32| self.crowd.all.get(usize::try_from(*who).unwrap_or(usize::MAX));
+            let gs = woken.iter().filter_map(of).map(|seen| seen.g);
+            self.stacks.scan(runtime, gs, *memory, &mut self.marker)?;
+        }
+    }
+
+    /// Whoever ran meanwhile, and what came into use, counts as in use; until nobody has run any more.
+    fn look_again(&mut self, subject: &mut Subject<'_>) -> Result<(), Stop> {
+        for nth in 0..LOOKS {
+            let moved = self.wake_moved(subject)?;
+            if nth == 0 {
+                self.roots_again(subject)?;
+            } else if moved == 0 {
+                return Ok(());
+            }
+            self.settle(subject)?;
+        }
+        Err(Stop::Abstained(Abstained::Restless))
+    }
+
+    /// Wakes those that are not as they were, and returns how many; notes all others that are alive.
+    fn wake_moved(&mut self, subject: &mut Subject<'_>) -> Result<usize, Stop> {
+        self.live.clear();
+        let before = self.marker.wake.len();
+        let (known, marker, live) = (&self.crowd, &mut self.marker, &mut self.live);
+        self.eyes.each(subject.runtime, subject.memory, self.limits.goroutines, &mut |now| {
+            let waited = known.place(now.g.0).filter(|who| marker.waits(*who));
+            let same = waited.and_then(|who| known.all.get(who)).is_some_and(|before| now.is_as(before));
+            match waited {
+                Some(_) if same => {}
+                Some(who) => marker.wake.push(u32::try_from(who).unwrap_or(u32::MAX)),
+                None if now.role == Role::Dead => {}
+                None => live.push(now.g),
+            }
+        })?;
+        Ok(self.marker.wake.len() - before)
+    }
+
+    /// Begins once more with what is there now: all that was not there before, and all that is not waiting.
+    fn roots_again(&mut self, subject: &mut Subject<'_>) -> Result<(), Stop> {
+        let regions = subject.regions;
+        let Subject { runtime, memory, places, .. } = subject;
+        self.marker.spans.refresh(runtime, places, *memory, &mut self.fresh)?;
+        self.machines.find(runtime, *memory, &mut self.marker)?;
+        for g in &self.live {
+            self.marker.pass_over(g.0);
+        }
+        for number in self.fresh.drain(..) {
+            self.marker.visit_all(number);
+        }
+        let regions = self.machines.c_memory(regions)?;
+        roots::scan(runtime, places, &self.machines, regions, *memory, &mut self.marker)?;
+        self.stacks.scan(runtime, self.live.iter().copied(), *memory, &mut self.marker)
+    }
+}

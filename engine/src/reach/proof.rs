@@ -1,0 +1,286 @@
+//! What several looks at a program agree on: goroutines that nobody can wake, and goroutines that stand still for a
+//! reason that healthy ones do not have.
+
+use alloc::vec::Vec;
+
+use glg_proto::wire::Wait;
+
+use super::pass::{Pass, Subject};
+use super::{Abstained, Figures, ReachLimits, Stop, held};
+use crate::layout::Layout;
+use crate::memory::{Addr, Memory};
+use crate::runtime::Runtime;
+
+/// Creation sites whose growth is followed.
+const SITES_MAX: usize = 1024;
+/// Glances between two passes.
+const GLANCES: u32 = 2;
+/// Times that a pass is tried again when the runtime's own data did not hold still.
+const TRIES: u32 = 3;
+
+/// How many passes, over how long.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Plan {
+    /// Passes that have to agree.
+    pub passes: u32,
+    /// Milliseconds from the first to the last.
+    pub millis: u64,
+}
+
+/// How sure it is that a goroutine is leaked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Grade {
+    /// It never ran while it was observed, and there is a second reason.
+    Stuck,
+    /// Nothing that can still run reaches what it waits for.
+    Proven,
+}
+
+impl Grade {
+    /// Its name.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Grade::Stuck => "stuck",
+            Grade::Proven => "proven",
+        }
+    }
+}
+
+/// A goroutine that is leaked, or seems to be.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Finding {
+    /// Its `g`.
+    pub g: Addr,
+    /// Its number.
+    pub goid: u64,
+    /// How sure that is.
+    pub grade: Grade,
+    /// What it waits for.
+    pub wait: Wait,
+    /// Return address of its `go` statement.
+    pub gopc: Addr,
+    /// Whether there were more goroutines of that statement at every pass.
+    pub grows: bool,
+    /// Whether the runtime itself says that it is leaked.
+    pub marked: bool,
+}
+
+/// What is done at a moment.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Look {
+    /// A pass.
+    Pass,
+    /// Only who has run is looked at.
+    Glance,
+}
+
+/// The moments of all looks, in milliseconds from the first: at irregular distances, so that nothing in the program
+/// can keep step with them. `seed` is any number.
+#[must_use]
+pub fn moments(plan: Plan, seed: u64) -> Vec<(u64, Look)> {
+    let steps = u64::from(plan.passes.saturating_sub(1)) * u64::from(GLANCES + 1);
+    let (mut found, mut state) = (Vec::new(), seed | 1);
+    for nth in 0..=steps {
+        let look = if nth % u64::from(GLANCES + 1) == 0 { Look::Pass } else { Look::Glance };
+        let step = plan.millis / steps.max(1);
+        // xorshift64: up to two fifths of a step to either side.
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        let off = if nth == 0 || nth == steps { 0 } else { state % (step * 4 / 5).max(1) };
+        let back = if nth == 0 || nth == steps { 0 } else { step * 2 / 5 };
+        found.push(((plan.millis * nth / steps.max(1) + off).saturating_sub(back), look));
+    }
+    found
+}
+
+/// What is remembered of a goroutine that waits.
+#[derive(Clone, Copy, Debug)]
+struct Track {
+    seen: super::crowd::Seen,
+    unreached: bool,
+}
+
+/// How many goroutines a `go` statement has at each pass.
+#[derive(Clone, Copy, Debug)]
+struct Site {
+    gopc: u64,
+    before: u32,
+    now: u32,
+    grows: bool,
+}
+
+/// The observation of one process.
+pub struct Proof {
+    pass: Pass,
+    tracks: Vec<Track>,
+    sites: Vec<Site>,
+    passes: u32,
+    glances: u32,
+    abstained: Option<Abstained>,
+    /// What the most expensive pass took.
+    pub figures: Figures,
+}
+
+impl Proof {
+    /// Of a program of this layout.
+    #[must_use]
+    pub fn new(layout: &Layout, limits: ReachLimits) -> Proof {
+        let (tracks, sites) = (Vec::new(), Vec::new());
+        let (pass, figures) = (Pass::new(layout, limits), Figures::default());
+        Proof { pass, tracks, sites, passes: 0, glances: 0, abstained: None, figures }
+    }
+
+    /// Nothing will be proven, because something was not found.
+    pub fn abstain(&mut self, error: crate::memory::Error) {
+        if let Stop::Abstained(why) = Stop::from(error) {
+            self.abstained = Some(why);
+        }
+    }
+
+    /// Passes that agree, and glances.
+    #[must_use]
+    pub fn looks(&self) -> (u32, u32) {
+        (self.passes, self.glances)
+    }
+
+    /// Why nothing is proven, if so.
+    #[must_use]
+    pub fn abstained(&self) -> Option<Abstained> {
+        self.abstained
+    }
+
+    /// A pass. What cannot be proven any more is only glanced at.
+    ///
+    /// # Errors
+    /// When the process has ended.
+    pub fn pass(&mut self, subject: &mut Subject<'_>) -> Result<(), crate::memory::Error> {
+        let mut done = Err(Stop::Abstained(Abstained::Restless));
+        for _ in 0..TRIES {
+            if self.abstained.is_some() {
+                return self.glance(subject.runtime, subject.memory);
+            }
+            done = self.pass.run(subject);
+            if !matches!(done, Err(Stop::Abstained(Abstained::Restless))) {
+                break;
+            }
+        }
+        match done {
+            Ok(figures) => {
+                let most = |a: u64, b: u64| a.max(b);
+                self.figures = Figures {
+                    goroutines: figures.goroutines,
+                    waiting: figures.waiting,
+                    scanned: most(figures.scanned, self.figures.scanned),
+                    bytes: most(figures.bytes + held(&self.tracks) as u64, self.figures.bytes),
+                };
+                self.follow(true);
+                self.passes += 1;
+                Ok(())
+            }
+            Err(Stop::Gone) => Err(crate::memory::Error::Gone),
+            Err(Stop::Abstained(why)) => {
+                self.abstained = Some(why);
+                self.glance(subject.runtime, subject.memory)
+            }
+        }
+    }
+
+    /// A glance.
+    ///
+    /// # Errors
+    /// When the process has ended.
+    pub fn glance(&mut self, runtime: &Runtime, memory: &mut dyn Memory) -> Result<(), crate::memory::Error> {
+        match self.pass.glance(runtime, memory) {
+            Ok(()) => {
+                self.follow(false);
+                self.glances += 1;
+                Ok(())
+            }
+            Err(Stop::Gone) => Err(crate::memory::Error::Gone),
+            // One that was not seen may have run.
+            Err(Stop::Abstained(why)) => {
+                self.abstained = self.abstained.or(Some(why));
+                self.tracks.clear();
+                Ok(())
+            }
+        }
+    }
+
+    /// Drops whoever ran since the last look.
+    fn follow(&mut self, proves: bool) {
+        let pass = &self.pass;
+        let unreached = |who: usize| proves && pass.is_unreached(who);
+        if self.passes + self.glances == 0 {
+            let waiting = pass.crowd.all.iter().enumerate().filter(|(_, seen)| seen.waits());
+            self.tracks =
+                waiting.map(|(who, seen)| Track { seen: *seen, unreached: unreached(who) }).collect();
+        } else {
+            self.tracks.retain_mut(|track| {
+                let Some(who) = pass.crowd.place(track.seen.g.0) else { return false };
+                track.unreached &= !proves || unreached(who);
+                let now = pass.crowd.all.get(who);
+                track.seen.leaked = now.is_some_and(|now| now.leaked);
+                now.is_some_and(|now| now.is_as(&track.seen))
+            });
+        }
+        if proves {
+            self.count_sites();
+        }
+    }
+
+    fn count_sites(&mut self) {
+        let first = self.passes == 0;
+        for site in &mut self.sites {
+            (site.before, site.now) = (site.now, 0);
+        }
+        for seen in self.pass.crowd.all.iter().filter(|seen| seen.role != super::crowd::Role::Dead) {
+            match self.sites.binary_search_by_key(&seen.gopc, |site| site.gopc) {
+                Ok(place) => self.sites.get_mut(place).into_iter().for_each(|site| site.now += 1),
+                Err(place) if self.sites.len() < SITES_MAX => {
+                    self.sites.insert(place, Site { gopc: seen.gopc, before: 0, now: 1, grows: first });
+                }
+                Err(_) => {}
+            }
+        }
+        if !first {
+            self.sites.iter_mut().for_each(|site| site.grows &= site.now > site.before);
+        }
+    }
+
+    /// What all looks agree on, of `plan`'s passes at least: of fewer nothing is proven.
+    #[must_use]
+    pub fn findings(&self, plan: Plan) -> Vec<Finding> {
+        let proves = self.passes >= plan.passes && self.abstained.is_none();
+        let all = self.tracks.iter().filter_map(|track| {
+            let seen = &track.seen;
+            let site = self.sites.binary_search_by_key(&seen.gopc, |site| site.gopc).ok();
+            let grows = site.and_then(|place| self.sites.get(place)).is_some_and(|site| site.grows);
+            let grows = grows && self.passes > 1;
+            let grade = if proves && track.unreached {
+                Grade::Proven
+            } else if grows || seen.leaked || stands_for_a_reason(seen.wait) {
+                Grade::Stuck
+            } else {
+                return None;
+            };
+            // A program that leaves its work to others parks its main goroutine so.
+            let parked = matches!(seen.wait, Wait::SelectNoCases | Wait::ChanReceiveNil | Wait::ChanSendNil);
+            if seen.goid == 1 && parked {
+                return None;
+            }
+            let (g, goid, wait, gopc, marked) = (seen.g, seen.goid, seen.wait, Addr(seen.gopc), seen.leaked);
+            Some(Finding { g, goid, grade, wait, gopc, grows, marked })
+        });
+        all.collect()
+    }
+}
+
+/// Whether healthy goroutines do not wait so for long: for somebody else to let go of a lock, or to take what is
+/// sent, or for nobody at all. To wait for work, or for others to finish theirs, is what most of them do.
+fn stands_for_a_reason(wait: Wait) -> bool {
+    let locks = matches!(wait, Wait::MutexLock | Wait::RwMutexLock | Wait::RwMutexRLock);
+    let nobody = matches!(wait, Wait::ChanReceiveNil | Wait::ChanSendNil | Wait::SelectNoCases);
+    locks || nobody || wait == Wait::ChanSend
+}
