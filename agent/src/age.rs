@@ -142,8 +142,9 @@ mod tests {
     #[test]
     fn lengths_are_those_of_the_format() {
         let recipient = Recipient::parse(RECIPIENT).unwrap();
-        let header = 22 + 54 + 44 + 4 + 43;
-        for (plain, chunks) in [(0, 1), (1, 1), (CHUNK_BYTES, 1), (CHUNK_BYTES + 1, 2), (3 * CHUNK_BYTES, 3)] {
+        let header = 22 + 54 + 44 + 48;
+        for (plain, chunks) in [(0, 1), (1, 1), (CHUNK_BYTES, 1), (CHUNK_BYTES + 1, 2), (3 * CHUNK_BYTES, 3)]
+        {
             let sealed = encrypt(&recipient, &vec![7; plain]).unwrap();
             assert_eq!(sealed.len(), header + 16 + plain + 16 * chunks, "{plain}");
         }

@@ -68,7 +68,14 @@ impl Order {
         let (word, _) = KINDS.iter().find(|(_, kind)| *kind == self.kind)?;
         let number = |number: u64| OsString::from(number.to_string());
         let (pid, limit) = (number(self.pid.into()), number(self.limit.into()));
-        Some([(*word).into(), pid, number(self.start), limit, self.out.clone().into(), self.board.clone().into()])
+        Some([
+            (*word).into(),
+            pid,
+            number(self.start),
+            limit,
+            self.out.clone().into(),
+            self.board.clone().into(),
+        ])
     }
 }
 

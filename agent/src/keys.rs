@@ -35,7 +35,11 @@ impl std::fmt::Display for KeyError {
                 write!(f, "{}: not a device key; delete it to have a new one made", path.display())
             }
             KeyError::Open(path, mode) => {
-                write!(f, "{}: others may read it (mode {mode:o}): chmod 600 it, or delete it", path.display())
+                write!(
+                    f,
+                    "{}: others may read it (mode {mode:o}): chmod 600 it, or delete it",
+                    path.display()
+                )
             }
             KeyError::NoRandom => f.write_str("the system gives no random numbers"),
         }

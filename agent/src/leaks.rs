@@ -5,7 +5,7 @@ mod json;
 mod regions;
 mod text;
 
-use std::io::{self, Write};
+use std::io::{self, BufWriter, Write};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -24,6 +24,9 @@ use glg_engine::traces::{Target, Tracer};
 
 use crate::config;
 use crate::remote::{self, Remote};
+
+/// Bytes written in one go.
+const OUT_BYTES: usize = 16 << 10;
 
 /// What is told of a process.
 struct Told {
@@ -60,7 +63,7 @@ pub fn leaks(
     json: bool,
     observe: Option<Duration>,
     limits: Limits<'_>,
-    mut out: impl Write,
+    out: impl Write,
 ) -> anyhow::Result<()> {
     let process = remote::process_of(pid).unwrap_or(pid);
     if process != pid {
@@ -71,8 +74,10 @@ pub fn leaks(
         bail!("process {process} {}", remote::absence(process));
     };
     let told = look(&mut remote, limits.prove.plan(observe), limits).with_context(context)?;
-    let text = if json { json::object(&told) } else { text::text(&told) };
-    match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
+    let mut out = BufWriter::with_capacity(OUT_BYTES, out);
+    let written =
+        if json { json::write(&told, &mut out) } else { out.write_all(text::text(&told).as_bytes()) };
+    match written.and_then(|()| out.flush()) {
         // A reader that goes away has read enough.
         Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
         written => Ok(written?),

@@ -193,7 +193,11 @@ fn execute(command: Command) -> anyhow::Result<ExitCode> {
         Command::DoctorSleep => doctor::sleep_until_eof(),
         Command::Document(order) => {
             let config = Config::load(&order.board)?;
-            return Ok(if document::make(&order, &config)? { ExitCode::SUCCESS } else { document::TOO_LARGE.into() });
+            return Ok(if document::make(&order, &config)? {
+                ExitCode::SUCCESS
+            } else {
+                document::TOO_LARGE.into()
+            });
         }
         Command::Help => print!("{USAGE}"),
         Command::Version => println!("goleakguard {}", env!("CARGO_PKG_VERSION")),

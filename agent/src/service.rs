@@ -34,6 +34,7 @@ use crate::link::{Airtime, Link, LinkEvent, Message};
 use crate::remote::Remote;
 use crate::state::State;
 use commanding::Commanding;
+pub use commanding::RECEIPTS_MAX;
 use figures::Figures;
 use probing::Probing;
 use refused::Refused;

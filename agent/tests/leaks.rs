@@ -64,7 +64,8 @@ fn look(
         match look {
             Look::Glance => proof.glance(runtime, memory).unwrap(),
             Look::Pass => {
-                proof.pass(&mut Subject { runtime, memory, places, regions: None, expired }).unwrap()
+                let subject = &mut Subject { runtime, memory, places, regions: None, expired };
+                proof.pass(subject).unwrap();
             }
         }
     }

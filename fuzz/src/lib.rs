@@ -5,14 +5,21 @@
 //! Rust for the test command, and `fuzz_targets/`, for `cargo fuzz`. A new target is a module here with
 //! `check` and `seeds`, and a line in [`TARGETS`].
 
+pub mod age;
+pub mod audit;
 pub mod btf;
 pub mod buildinfo;
 pub mod code;
+pub mod command;
 pub mod elf;
+pub mod expand;
 pub mod foreign;
+mod glg;
 pub mod mutate;
+pub mod parts;
 pub mod pclntab;
 pub mod probe_point;
+pub mod receipt;
 pub mod spool;
 pub mod stack;
 pub mod walk;
@@ -41,6 +48,12 @@ pub const TARGETS: &[Target] = &[
     Target { name: "spool", check: spool::check, seeds: spool::seeds, max_len: 4096 },
     Target { name: "stack", check: stack::check, seeds: stack::seeds, max_len: 1 << 10 },
     Target { name: "walk", check: walk::check, seeds: walk::seeds, max_len: 16 << 10 },
+    Target { name: "command", check: command::check, seeds: command::seeds, max_len: command::MAX_LEN },
+    Target { name: "receipt", check: receipt::check, seeds: receipt::seeds, max_len: receipt::MAX_LEN },
+    Target { name: "audit", check: audit::check, seeds: audit::seeds, max_len: audit::MAX_LEN },
+    Target { name: "expand", check: expand::check, seeds: expand::seeds, max_len: 2 << 10 },
+    Target { name: "parts", check: parts::check, seeds: parts::seeds, max_len: 1 << 10 },
+    Target { name: "age", check: age::check, seeds: age::seeds, max_len: 1 << 10 },
     Target {
         name: "wire",
         check: wire::check,

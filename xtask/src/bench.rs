@@ -3,6 +3,7 @@
 //! The agent's own `benches/cost` measures the watched programs' side; [`agent`] measures the agent itself. A
 //! noisy machine changes figures, never the exit code: that says only whether everything could be measured.
 
+pub(crate) mod accuracy;
 mod agent;
 mod table;
 

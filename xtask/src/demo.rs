@@ -142,7 +142,17 @@ impl Stage {
         command.arg("run").arg("--config").arg(&config);
         let agent = Child::start("agent", Source::Agent, &command, dir, Some(events))?;
         println!("==> started the agent (pid {})", agent.pid());
-        Ok(Self { agent, agent_started: Instant::now(), leaky, healthy, stuck, watchers, link, operator, broker })
+        Ok(Self {
+            agent,
+            agent_started: Instant::now(),
+            leaky,
+            healthy,
+            stuck,
+            watchers,
+            link,
+            operator,
+            broker,
+        })
     }
 
     /// Plays the scenario to its end, the agent's goodbye included. While the programs misbehave there is no link, until

@@ -231,7 +231,8 @@ fn board_files(port: u16, operator: &Operator) -> Result<Vec<(String, String)>> 
     let board = format!(
         "inherits = \"qemu-virt.toml\"\n\n[device]\nname = \"{DEVICE}\"\n\n\
          [mqtt]\nhost = \"{}\"\nport = {port}\nbackoff_max_ms = 2000\n\n{}",
-        machine::HOST_ADDRESS, operator.snippet
+        machine::HOST_ADDRESS,
+        operator.snippet
     );
     files.push(("board.toml".to_owned(), board));
     Ok(files)

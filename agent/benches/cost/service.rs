@@ -24,7 +24,7 @@ impl Service {
         let config = env::temp_dir().join(format!("glg-bench-{}.toml", std::process::id()));
         // Nobody listens at that port.
         let text = format!(
-            "[device]\nname = \"bench\"\n[mqtt]\nport = 1\n[service]\nstate = \"\"\n\
+            "[device]\nname = \"bench\"\n[mqtt]\nport = 1\n[service]\nstate = \"\"\n[spool]\ndir = \"\"\n\
              [[watch.match]]\npath = {:?}\naction = \"watch\"\n[[watch.match]]\naction = \"ignore\"\n",
             program.remote.path
         );

@@ -6,6 +6,9 @@ use glg_proto::command::{KEY_BYTES, PART_MAX, PublicKey};
 use super::reader::{Reader, Section};
 use crate::age::Recipient;
 
+/// As much as a part can carry.
+const PART_BYTES_MAX: u32 = 16 << 10;
+const _: () = assert!(PART_BYTES_MAX as usize == PART_MAX);
 /// What a key may do.
 const ROLES: [&str; 4] = ["look", "dump", "set", "audit"];
 
@@ -52,7 +55,7 @@ pub(super) fn read<'t>(r: &mut Reader<'t>, root: &mut Section<'t>) -> Commands {
         document: r.text(&mut s, "document", path, path_fits),
         document_kib: r.integer(&mut s, "document_kib", 64..=65_536, "KiB"),
         document_s: r.integer(&mut s, "document_s", 1..=3600, "seconds"),
-        part_bytes: super::read::narrow(r.integer(&mut s, "part_bytes", 256..=PART_MAX as u32, "bytes")),
+        part_bytes: super::read::narrow(r.integer(&mut s, "part_bytes", 256..=PART_BYTES_MAX, "bytes")),
         audit_recipient: Recipient::parse(&r.text(
             &mut s,
             "audit_recipient",

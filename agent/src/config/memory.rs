@@ -4,18 +4,21 @@ use std::fmt;
 
 use glg_engine::ages::Ages;
 use glg_engine::census::Census;
+use glg_engine::command::Commands;
+use glg_engine::command::audit::SEGMENT_MAX;
 use glg_engine::engine::Engine;
 use glg_engine::goroutines::Walker;
 use glg_engine::history::checkpoint::Checkpoint;
 use glg_engine::locks::scan::Scan;
 use glg_engine::outbox::Outbox;
+use glg_proto::command::{PART_HEAD_MAX, RECEIPT_MAX};
 use glg_proto::probe::{BlockedThread, LockKey, LockWaits, SiteCount, SiteKey};
 use glg_proto::wire::MESSAGE_MAX;
 
 use super::Config;
 use crate::probes::{LOCKS_MAX, LONG_WAITS_BYTES};
 use crate::remote::Remote;
-use crate::service::{BYSTANDERS_BYTES, EVENT_BYTES};
+use crate::service::{BYSTANDERS_BYTES, EVENT_BYTES, RECEIPTS_MAX};
 use crate::state::State;
 
 /// The longest name of an executable, which is remembered with its open process: `NAME_MAX` of the kernel.
@@ -80,6 +83,18 @@ impl Config {
         }
     }
 
+    /// Bytes of what is kept for commands: counters and answers, receipts, one part as it is read and as it is sent, and a
+    /// segment of the records while it is written.
+    fn commands_bytes(&self) -> usize {
+        match self.commands.keys.is_empty() {
+            true => 0,
+            false => {
+                let parts = 2 * (usize::from(self.commands.part_bytes) + PART_HEAD_MAX);
+                Commands::BYTES + RECEIPTS_MAX * RECEIPT_MAX + parts + SEGMENT_MAX
+            }
+        }
+    }
+
     /// Bytes of everything whose size this config decides.
     #[must_use]
     pub fn memory_sum(&self) -> MemorySum {
@@ -114,6 +129,7 @@ impl Config {
             ("threads", if self.locks.enabled { Scan::bytes(size(self.locks.max_threads)) } else { 0 }),
             ("outbox", Outbox::bytes(&self.outbox_limits())),
             ("history checkpoint", Checkpoint::bytes(targets)),
+            ("commands", self.commands_bytes()),
             ("MQTT client", MQTT_CLIENT_BYTES + 2 * MESSAGE_MAX),
             ("TLS", if self.mqtt.tls.is_some() { TLS_BYTES } else { 0 }),
         ];

@@ -105,7 +105,7 @@ fn mistakes_are_told_in_full() {
         ),
         (
             "\"\\u001b[2J\" = 1",
-            "x.toml:1: \"\\u{1b}[2J\": unknown key, allowed history, device, mqtt, watch, growth, census, attribute, locks, outbox, spool, dump, prove, service, memory, log",
+            "x.toml:1: \"\\u{1b}[2J\": unknown key, allowed history, device, mqtt, watch, growth, census, attribute, command, locks, outbox, spool, dump, prove, service, memory, log",
         ),
         ("watch = 7", "x.toml:1: watch: found 7, allowed a table"),
         (
@@ -152,10 +152,7 @@ fn mistakes_are_told_in_full() {
             "[mqtt]\nserver_name = \"https://broker\"",
             "x.toml:2: mqtt.server_name: found \"https://broker\", allowed a host name or IP address, \"\" for host",
         ),
-        (
-            "[mqtt]\ntls = \"yes\"",
-            "x.toml:2: mqtt.tls: found \"yes\", allowed true, false",
-        ),
+        ("[mqtt]\ntls = \"yes\"", "x.toml:2: mqtt.tls: found \"yes\", allowed true, false"),
         (
             "history.middle.step_s = 61\nhistory.fine.step_s = 2",
             "x.toml:1: history.middle.step_s: found 61, allowed a multiple of history.fine.step_s, 2 (seconds)",

@@ -1,5 +1,7 @@
 //! Leaks for scripts: one object. Keys are only ever added to; what is not known is null.
 
+use std::io::{self, Write};
+
 use glg_engine::layout::Arch;
 use glg_engine::locks::in_go::GoFrame;
 use glg_engine::reach::report::Leak;
@@ -7,17 +9,20 @@ use glg_engine::reach::report::Leak;
 use super::Told;
 use crate::json::{array, object as fields, string};
 
-pub(super) fn object(told: &Told) -> String {
+/// Writes it piece by piece: a program may leak a million goroutines.
+pub(super) fn write(told: &Told, out: &mut impl Write) -> io::Result<()> {
     let arch = match told.arch {
         Arch::Amd64 => "amd64",
         Arch::Arm64 => "arm64",
     };
-    let object = fields(&[
-        ("pid", told.pid.to_string()),
-        ("go", string(&told.go)),
-        ("arch", string(arch)),
-        ("goroutines", told.goroutines.to_string()),
-        ("leaked", array(told.report.leaks.iter().filter_map(|found| leak(told, found)))),
+    let (pid, go, goroutines) = (told.pid, string(&told.go), told.goroutines);
+    write!(out, "{{\"pid\":{pid},\"go\":{go},\"arch\":\"{arch}\",\"goroutines\":{goroutines},\"leaked\":[")?;
+    let mut separator = "";
+    for found in told.report.leaks.iter().filter_map(|found| leak(told, found)) {
+        write!(out, "{separator}{found}")?;
+        separator = ",";
+    }
+    let rest = fields(&[
         ("abstained", told.abstained.map_or_else(|| "null".to_owned(), |why| string(&why.to_string()))),
         ("not_described", told.report.other.to_string()),
         ("passes", told.looks.0.to_string()),
@@ -27,7 +32,7 @@ pub(super) fn object(told: &Told) -> String {
         ("memory_bytes", told.figures.bytes.to_string()),
         ("scanned_bytes", told.figures.scanned.to_string()),
     ]);
-    object + "\n"
+    writeln!(out, "],{}", rest.trim_start_matches('{'))
 }
 
 fn leak(told: &Told, leak: &Leak) -> Option<String> {

@@ -26,7 +26,7 @@ use crate::link::Message;
 pub(super) const RECEIPT_SEQ: u32 = u32::MAX - 1;
 pub(super) const PART_SEQ: u32 = u32::MAX - 2;
 /// Receipts that wait for the link; the oldest goes, and its command can be sent again to have it.
-const RECEIPTS_MAX: usize = 8;
+pub const RECEIPTS_MAX: usize = 8;
 /// Seconds after which nobody waits for a receipt or a part any more.
 const EXPIRY_S: u32 = 24 * 3600;
 /// Where counters, records and the device's key are, in the spool's directory.

@@ -53,7 +53,8 @@ struct Sending {
 
 impl Documents {
     pub(super) fn new(config: &Commands, board: &Path) -> Documents {
-        let documents = Documents { config: config.clone(), board: board.to_owned(), making: None, made: None };
+        let documents =
+            Documents { config: config.clone(), board: board.to_owned(), making: None, made: None };
         documents.clear();
         documents
     }
@@ -133,12 +134,18 @@ impl Documents {
     }
 
     /// Makes one of bytes that are at hand.
-    pub(super) fn make_of(&mut self, command: CommandId, kind: DocumentKind, bytes: &[u8]) -> Result<Made, Failure> {
+    pub(super) fn make_of(
+        &mut self,
+        command: CommandId,
+        kind: DocumentKind,
+        bytes: &[u8],
+    ) -> Result<Made, Failure> {
         let other = |error: io::Error| Failure::Other(head(&error.to_string()));
         let mut deflate = DeflateEncoder::new(Vec::new(), Compression::fast());
         let deflated = deflate.write_all(bytes).and_then(|()| deflate.finish()).map_err(other)?;
         self.create_folder().and_then(|()| fs::write(self.unfinished(), &deflated)).map_err(other)?;
-        let length = u32::try_from(deflated.len()).map_err(|_| Failure::TooLarge(self.config.document_kib))?;
+        let length =
+            u32::try_from(deflated.len()).map_err(|_| Failure::TooLarge(self.config.document_kib))?;
         self.take(command, kind, 0, length, Ring.sha256(&[&deflated]))
     }
 

@@ -78,7 +78,7 @@ impl Service {
         if memory_only != self.spooling.said && !self.config.spool.dir.is_empty() {
             match memory_only {
                 Some(StoreError::Budget) => {
-                    warn!("spool: the flash budget of the day is used up: in memory alone")
+                    warn!("spool: the flash budget of the day is used up: in memory alone");
                 }
                 Some(StoreError::Flash(error)) => warn!("spool: {error}: in memory alone"),
                 None => info!("spool: flash can be written again"),
@@ -117,7 +117,7 @@ pub(super) fn close_down(engine: &mut Engine) {
         Ok(0) | Err(StoreError::Flash(FlashError::Unavailable)) => {}
         Ok(bytes) => info!("spool: the history is kept, in {bytes} bytes"),
         Err(StoreError::Budget) => {
-            warn!("spool: the history is not kept: the flash budget of the day is used up")
+            warn!("spool: the history is not kept: the flash budget of the day is used up");
         }
         Err(StoreError::Flash(error)) => warn!("spool: the history is not kept: {error}"),
     }

@@ -104,7 +104,9 @@ impl Operator {
 
     pub(crate) fn publish(&self, bytes: &[u8]) {
         let topic = Topic::Command.of(&self.device).unwrap();
-        self.client.publish(topic.as_str(), bytes.to_vec(), rumqttc::PublishOptions::new(QoS::AtLeastOnce)).unwrap();
+        self.client
+            .publish(topic.as_str(), bytes.to_vec(), rumqttc::PublishOptions::new(QoS::AtLeastOnce))
+            .unwrap();
     }
 
     /// Sends these bytes, and returns what the device says to them, with a signature that is good.

@@ -12,7 +12,7 @@ use super::Crypto;
 use crate::flash::{File, Flash, FlashError, Kind};
 
 /// Bytes of one segment at most.
-const SEGMENT_MAX: usize = 8 << 10;
+pub const SEGMENT_MAX: usize = 8 << 10;
 /// Segments kept.
 const SEGMENTS: u32 = 4;
 /// Refusals that are written down at once; others are counted in the record that follows them.

@@ -1,3 +1,5 @@
+#![allow(clippy::cast_possible_truncation, reason = "small numbers")]
+
 use super::*;
 use crate::command::audit::Audit;
 use crate::flash::{File, Flash, FlashError};

@@ -5,9 +5,9 @@
 //! goleakguard dump 1
 //! stack 0
 //! main.send(...)
-//! 	/src/main.go:12 +0x1d
+//!     /src/main.go:12 +0x1d
 //! created by main.main
-//! 	/src/main.go:30 +0x5a
+//!     /src/main.go:30 +0x5a
 //! .
 //! goroutine 18 [chan send]:
 //! 0 1

@@ -17,6 +17,8 @@ use crate::memory::{Addr, Memory, Run, le};
 /// Spans whose objects are read in one go, and the bytes that they take at most.
 const BATCH: usize = 64;
 const BATCH_BYTES: usize = 512 << 10;
+/// Spans of so many bytes are read as a whole.
+const WHOLE: u64 = 16 << 10;
 /// Bytes of a larger object read in one go.
 const PIECE: usize = 64 << 10;
 
@@ -178,7 +180,11 @@ impl Marker {
         let mut left = BATCH_BYTES;
         while let Some(number) = self.queue.front().copied().filter(|_| self.batch.len() < BATCH) {
             let run = self.spans.get(number).and_then(|span| {
-                let (first, last) = (self.spans.next(span, 0)?, self.spans.last(span)?);
+                let (mut first, mut last) = (self.spans.next(span, 0)?, self.spans.last(span)?);
+                // What is reached next may well lie beside it.
+                if span.bytes <= WHOLE {
+                    (first, last) = (0, span.objects - 1);
+                }
                 let len = span.object(last) + span.size - span.object(first);
                 Some(Run { at: Addr(span.object(first)), len: usize::try_from(len).unwrap_or(usize::MAX) })
             });

@@ -22,7 +22,7 @@ pub struct Places {
     module: Addr,
     /// Variables of which one begins the list of all blocks of finalisers.
     pub(super) finalizers: Vec<Addr>,
-    /// Variables of which one is that of cleanups; empty where Go has none.
+    /// Variables of which one is that of cleanups; empty where there are none.
     pub(super) cleanups: Vec<Addr>,
 }
 
@@ -46,16 +46,14 @@ impl Places {
         let apart = u64::from(layout.mheap.all_arenas.saturating_sub(layout.mheap.arenas));
         let module = Module::find(&runtime.elf, image, &layout.moduledata, &runtime.pclntab)?;
         let [queue, run] = functions(image, &runtime.pclntab, NAMES)?;
-        let mut of = |function: Option<Function>, without| -> Result<Vec<Addr>, Error> {
-            let function = function.ok_or(Error::Unsupported(without))?;
+        let mut of = |function: Function| -> Result<Vec<Addr>, Error> {
             let found = mentioned(&runtime.elf, image, layout, function)?;
             Ok(found.iter().map(|at| at.biased(bias)).collect())
         };
-        let finalizers = of(queue, "Go program without runtime.queuefinalizer")?;
-        let cleanups = match layout.cleanup_queue {
-            Some(_) => of(run, "Go program without runtime.runCleanups")?,
-            None => Vec::new(),
-        };
+        let finalizers = of(queue.ok_or(Error::Unsupported("Go program without runtime.queuefinalizer"))?)?;
+        // The linker leaves it out of programs that have no cleanups.
+        let run = run.filter(|_| layout.cleanup_queue.is_some());
+        let cleanups = run.map(of).transpose()?.unwrap_or_default();
         let (arenas, module) = (heap.word.plus(apart)?, module.at.biased(bias));
         Ok(Places { heap, arenas, module, finalizers, cleanups })
     }

@@ -118,6 +118,7 @@ impl<'a> Iterator for Scan<'a> {
 }
 
 #[cfg(test)]
+#[allow(clippy::cast_possible_truncation, reason = "small numbers")]
 mod tests {
     use super::*;
     use alloc::vec::Vec;

@@ -32,7 +32,10 @@ impl Crypto for Credulous {
 
 /// Files in memory, which may refuse to be written.
 #[derive(Clone, Default)]
-struct Files(Rc<RefCell<(BTreeMap<File, Vec<u8>>, bool)>>);
+struct Files(Rc<RefCell<Content>>);
+
+/// The files, and whether they refuse to be written.
+type Content = (BTreeMap<File, Vec<u8>>, bool);
 
 impl Files {
     fn write(&self, file: File, change: impl FnOnce(&mut Vec<u8>)) -> Result<(), FlashError> {
@@ -160,15 +163,19 @@ fn settings_hold_until_the_board_is_asked_for_again() {
     let few = |second: u32| 100 + 4 * second.min(30);
     stand.run(60, few);
     assert!(!stand.events.iter().any(growing), "{:?}", stand.events);
-    let set = |stand: &mut Stand, counter, setting| answer(&send(stand, counter, Action::Set(setting))).clone();
+    let set =
+        |stand: &mut Stand, counter, setting| answer(&send(stand, counter, Action::Set(setting))).clone();
     let too_low = set(&mut stand, 1, Setting::Growth(Window::Fast, 0, 10));
     assert_eq!(too_low, Outcome::Failed(Failure::OutOfRange(1, 1_000_000)));
     assert_eq!(set(&mut stand, 2, Setting::Growth(Window::Fast, 20, 10)), Outcome::Set);
     stand.run(60, |second| 220 + 4 * second);
     assert!(stand.events.iter().any(growing), "{:?}", stand.events);
-    for (counter, setting) in
-        [(3, Setting::RemindS(60)), (4, Setting::DeadlockS(2)), (5, Setting::LockWaitS(10)), (6, Setting::Board)]
-    {
+    for (counter, setting) in [
+        (3, Setting::RemindS(60)),
+        (4, Setting::DeadlockS(2)),
+        (5, Setting::LockWaitS(10)),
+        (6, Setting::Board),
+    ] {
         assert_eq!(set(&mut stand, counter, setting), Outcome::Set);
     }
     let mut stand = obedient(&files);

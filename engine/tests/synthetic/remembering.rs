@@ -131,5 +131,5 @@ fn damaged_checkpoints_are_survived() {
     }
     let mut other_boot = with_flash();
     other_boot.boot = [8; 8];
-    assert_eq!(Engine::open(other_boot, Box::new(disk.clone()), at(0)).remembered(), 0);
+    assert_eq!(Engine::open(other_boot, Box::new(disk), at(0)).remembered(), 0);
 }

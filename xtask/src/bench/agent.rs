@@ -109,9 +109,11 @@ fn write_board_file(dir: &Path, port: u16, healthy: &Path) -> Result<PathBuf> {
     let text = format!(
         "inherits = {:?}\n\n\
          [mqtt]\nhost = \"127.0.0.1\"\nport = {port}\n\n\
+         [spool]\ndir = {:?}\n\n\
          [[watch.match]]\npath = {healthy:?}\naction = \"watch\"\n\n\
          [[watch.match]]\naction = \"ignore\"\n",
-        paths::repo().join("board-configs/bench.toml")
+        paths::repo().join("board-configs/bench.toml"),
+        dir.join("spool")
     );
     fs::write(&path, text).with_context(|| format!("writing {}", path.display()))?;
     Ok(path)
