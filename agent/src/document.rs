@@ -14,7 +14,7 @@ use ring::digest;
 
 use crate::config::Config;
 use crate::dump::Form;
-use crate::{dump, locks, remote};
+use crate::{dump, leaks, locks, remote};
 
 /// Bytes written to the file in one go.
 const OUT_BYTES: usize = 8 << 10;
@@ -121,7 +121,10 @@ fn write(order: &Order, config: &Config, out: &mut dyn Write) -> anyhow::Result<
         DocumentKind::Grouped => dump(Form::Compact)(out),
         DocumentKind::Full => dump(Form::Plain)(out),
         DocumentKind::Locks => locks::locks(order.pid, true, config.locks.limits(), None, out),
-        DocumentKind::Leaks => bail!("this agent cannot prove leaks"),
+        DocumentKind::Leaks => {
+            let limits = leaks::Limits { prove: &config.prove, dump: &config.dump };
+            leaks::leaks(order.pid, true, None, limits, out)
+        }
         DocumentKind::Audit => bail!("the audit is the service's own"),
     }
 }

@@ -138,6 +138,9 @@ fn what_is_asked_for_is_done() {
     let (_, locks) = stand.document(DocumentKind::Locks);
     let locks: Value = serde_json::from_str(&locks).unwrap();
     assert_eq!(locks["pid"], made.pid);
+    let (_, leaks) = stand.document(DocumentKind::Leaks);
+    let leaks: Value = serde_json::from_str(&leaks).unwrap();
+    assert_eq!((&leaks["pid"], leaks["leaked"].is_array()), (&made.pid.into(), true), "{leaks}");
 
     let (_, set) = stand.operator.ask(&Action::Set(Setting::Investigate(stand.which())));
     assert_eq!(set, Outcome::Set);
