@@ -6,6 +6,7 @@
 
 mod damage;
 mod disk;
+mod obeying;
 mod work;
 
 use disk::{Disk, Moment};
