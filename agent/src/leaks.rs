@@ -132,6 +132,10 @@ fn observe(
     for (moment, look) in moments(plan, seed) {
         thread::sleep(Duration::from_millis(moment).saturating_sub(begin.elapsed()));
         let from = Instant::now();
+        // What a stopped thread has in its registers does not come into memory, however often it is looked at.
+        if remote::stat(pid).is_some_and(|stat| matches!(stat.state, 'T' | 't')) {
+            proof.abstain(Error::Unsupported("the process is stopped"));
+        }
         match (look, &places) {
             (Look::Pass, Some(places)) => {
                 let most = Duration::from_secs(limits.max_seconds.into());

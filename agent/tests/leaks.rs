@@ -8,9 +8,13 @@ use std::process::Command;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use common::{GO, Program, Seen, agent, for_every_release, program};
+use common::{GO, Program, Seen, agent, eventually, for_every_release, program};
+use glg_engine::memory::{Error, Memory, Run};
 use glg_engine::reach::proof::{Grade, Look, Plan, Proof, moments};
 use glg_engine::reach::{Abstained, Places, ReachLimits, Subject};
+use goleakguard::remote::stat;
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
 use serde_json::Value;
 
 /// How the program is built: everywhere, and where there is C.
@@ -137,7 +141,7 @@ fn a_proof_says_where_and_why() {
     let text = Command::new(agent()).args(command).output().unwrap();
     let text = String::from_utf8(text.stdout).unwrap();
     assert!(text.contains(" proven to wait for ever"), "{text}");
-    assert!(text.contains("wait for ever [chan send]"), "{text}");
+    assert!(text.contains("waits for ever [chan send]"), "{text}");
 }
 
 #[test]
@@ -157,6 +161,54 @@ fn past_its_bounds_nothing_is_proven() {
     }
 }
 
+/// Memory of which now and then a word is another one, as it is in a process that changes it while it is read.
+struct Torn<'m> {
+    memory: &'m mut dyn Memory,
+    state: u64,
+    one_in: u64,
+}
+
+impl Memory for Torn<'_> {
+    fn read_runs(&mut self, runs: &[Run], out: &mut [u8]) -> Result<(), Error> {
+        self.memory.read_runs(runs, out)?;
+        for word in out.chunks_mut(8) {
+            // xorshift64
+            self.state ^= self.state << 13;
+            self.state ^= self.state >> 7;
+            self.state ^= self.state << 17;
+            if self.state.is_multiple_of(self.one_in) {
+                let bit = usize::try_from(self.state >> 32).unwrap() % (8 * word.len());
+                word[bit / 8] ^= 1 << (bit % 8);
+            }
+        }
+        Ok(())
+    }
+}
+
+/// It must end, within its bounds, and not panic; what it says of such memory does not matter.
+#[test]
+fn memory_that_contradicts_itself_is_taken() {
+    let target = Program::start(&program(GO, "leaks"), &[]);
+    let mut seen = Seen::open(target.pid());
+    let process = seen.remote.process();
+    let (runtime, image) = (&seen.runtime, process.image);
+    let places = &Places::find(runtime, process.memory, image).unwrap();
+    let mut passes = 0;
+    for seed in 1..=400u64 {
+        let one_in = [100_000, 10_000, 1000, 100][usize::try_from(seed % 4).unwrap()];
+        let state = seed.wrapping_mul(0x9E37_79B9_7F4A_7C15);
+        let memory = &mut Torn { memory: &mut *process.memory, state, one_in };
+        let (mut proof, begin) = (Proof::new(runtime.layout, LIMITS), Instant::now());
+        for _ in 0..2 {
+            let expired = &mut || begin.elapsed() > Duration::from_secs(5);
+            let subject = &mut Subject { runtime, memory: &mut *memory, places, regions: Some(&[]), expired };
+            proof.pass(subject).unwrap();
+        }
+        passes += proof.looks().0;
+    }
+    assert!(passes > 50, "only {passes} passes came to an end");
+}
+
 /// With C in it, a program is only judged by who knows where C keeps its data.
 #[test]
 fn without_the_memory_of_c_nothing_is_proven() {
@@ -171,4 +223,16 @@ fn a_process_that_cannot_be_read_is_an_error() {
     let out = Command::new(agent()).args(["leaks", "--pid", "1", "--observe", "100ms"]).output().unwrap();
     assert!(!out.status.success());
     assert!(String::from_utf8_lossy(&out.stderr).contains("process 1"));
+}
+
+/// What a thread has in its registers cannot be seen, and while it is stopped that stays there.
+#[test]
+fn of_a_stopped_process_nothing_is_proven() {
+    let target = Program::start(&program(GO, "leaks"), &[]);
+    let pid = Pid::from_raw(target.pid().try_into().unwrap());
+    kill(pid, Signal::SIGSTOP).unwrap();
+    eventually("a stopped process", || (stat(target.pid())?.state == 'T').then_some(()));
+    let told = leaks_json(target.pid(), "300ms");
+    assert_eq!(told["abstained"], "the process is stopped");
+    assert!(told["leaked"].as_array().unwrap().iter().all(|leak| leak["grade"] != "proven"), "{told}");
 }

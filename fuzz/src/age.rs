@@ -44,6 +44,8 @@ mod tests {
     fn the_seeds_are_for_the_identity() {
         let [one, two, identity] = &seeds()[..] else { panic!("three seeds") };
         assert_eq!([one, two].map(|seed| decrypted(seed)), TEXTS.map(|text| Some(text.to_vec())));
-        assert!(Identity::parse_all(std::str::from_utf8(identity).unwrap()).is_some_and(|all| all.len() == 1));
+        assert!(
+            Identity::parse_all(std::str::from_utf8(identity).unwrap()).is_some_and(|all| all.len() == 1)
+        );
     }
 }

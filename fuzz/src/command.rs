@@ -11,8 +11,7 @@ use glg_proto::wire::{ClockQuality, Timestamp, head};
 const KEYS: [PublicKey; 2] = [[7; 32], [8; 32]];
 const BOOT: [u8; 8] = [1; 8];
 const VAN: Device<'static> = Device { name: "van-7", boot: BOOT };
-const NOW: Timestamp =
-    Timestamp { mono_ms: 60_000, wall_ms: 1_795_000_000_000, clock: ClockQuality::Synced };
+const NOW: Timestamp = Timestamp { mono_ms: 60_000, wall_ms: 1_795_000_000_000, clock: ClockQuality::Synced };
 
 /// Every signature is good: what is behind the signature is what is tried.
 pub(crate) struct Anybody;

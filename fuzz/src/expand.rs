@@ -26,8 +26,8 @@ fn profile(text: &[u8]) {
     let mut profile = Profile::default();
     let taken = profile.write_all(text).is_ok();
     let profile = profile.finish();
-    // Packing takes a hundred times as long as reading.
-    if taken && crc::of(text).is_multiple_of(64) {
+    // Packing takes a hundred times as long as reading. The sum of nothing, of which there is much, is 0.
+    if taken && crc::of(text) % 64 == 1 {
         let written = profile.write(std::io::sink(), Some(1));
         assert!(written.is_ok(), "{written:?}");
     }

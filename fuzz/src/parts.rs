@@ -59,7 +59,9 @@ pub fn seeds() -> Vec<Vec<u8>> {
     // Not in the order of their numbers.
     parts.sort_by_key(|part| crc::of(part));
     [0, parts.len() / 2, parts.len()]
-        .map(|count| parts.iter().take(count).fold(record(b"a receipt"), |log, part| [log, record(part)].concat()))
+        .map(|count| {
+            parts.iter().take(count).fold(record(b"a receipt"), |log, part| [log, record(part)].concat())
+        })
         .to_vec()
 }
 
@@ -73,7 +75,8 @@ mod tests {
         let seeds = seeds();
         let mut mutator = Mutator::new(&seeds, 1, 1024);
         let have = |input: Vec<u8>| {
-            let resumed = Parts::resume(Cursor::new(input), 1 << 10, |_| Ok::<_, PartsError>((COMMAND, made())));
+            let resumed =
+                Parts::resume(Cursor::new(input), 1 << 10, |_| Ok::<_, PartsError>((COMMAND, made())));
             resumed.map_or(0, |parts| parts.have())
         };
         let all: Vec<u64> = (0..10_000).map(|_| have(mutator.next_input())).collect();

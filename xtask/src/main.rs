@@ -79,7 +79,7 @@ enum Task {
     },
     /// Measure the cost on the watched program against the alternatives, side by side
     Bench {
-        /// Only what proofs of leaks find of known ones, against Go's own profile
+        /// Only this: what proofs of leaks find of known ones, against Go's own profile; or what the uplink costs
         what: Option<Bench>,
         /// Half a minute instead of three: fewer and shorter rounds
         #[arg(long)]
@@ -100,6 +100,8 @@ enum Task {
 enum Bench {
     /// GoKer, whose leaks are known
     Accuracy,
+    /// Bytes on the wire and on flash
+    Uplink,
 }
 
 fn main() -> ExitCode {
@@ -126,6 +128,7 @@ fn run(task: Task) -> Result<()> {
         Task::Layouts { add: Some(release), .. } => layouts::add(&release),
         Task::Layouts { .. } => layouts::generate(),
         Task::Bench { what: Some(Bench::Accuracy), .. } => bench::accuracy::run(),
+        Task::Bench { what: Some(Bench::Uplink), quick } => bench::uplink(quick),
         Task::Bench { what: None, quick } => bench::run(quick),
         Task::Capture { arch } => capture::run(arch),
         Task::Test => test::run(),

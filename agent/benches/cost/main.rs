@@ -16,6 +16,7 @@ mod service;
 mod spawn;
 mod stall;
 mod tick;
+mod uplink;
 mod walk;
 
 use std::process::ExitCode;
@@ -65,9 +66,10 @@ fn run(section: &str, effort: Effort) -> Result<()> {
         "locks" => locks::measure(effort),
         "look" => look::measure(effort),
         "tick" => tick::measure(effort),
+        "uplink" => uplink::measure(effort),
         _ => bail!(
-            "which section? spawn, churn, count, crowd, hit, locks, look or tick; `cargo xtask bench` runs them \
-             all"
+            "which section? spawn, churn, count, crowd, hit, locks, look, tick or uplink; `cargo xtask bench` runs \
+             them all"
         ),
     }
 }

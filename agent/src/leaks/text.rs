@@ -45,9 +45,11 @@ pub(super) fn text(told: &Told) -> String {
 
 /// `PROVEN: 63 goroutines created by main.serve (main.go:31) wait for ever [chan send]`.
 fn group(text: &mut String, told: &Told, group: &Group, grade: Grade, leaks: &[&Leak]) {
-    let (grade_word, waits) = match grade {
-        Grade::Proven => ("PROVEN", "wait for ever"),
-        Grade::Stuck => ("STUCK", "stand still"),
+    let (grade_word, waits) = match (grade, leaks.len()) {
+        (Grade::Proven, 1) => ("PROVEN", "waits for ever"),
+        (Grade::Proven, _) => ("PROVEN", "wait for ever"),
+        (Grade::Stuck, 1) => ("STUCK", "stands still"),
+        (Grade::Stuck, _) => ("STUCK", "stand still"),
     };
     let (file, line) = &group.created_at;
     let many = if leaks.len() == 1 { "goroutine" } else { "goroutines" };
@@ -71,9 +73,10 @@ fn evidence(told: &Told, group: &Group, grade: Grade, leaks: &[&Leak]) -> Vec<St
     let (orphans, marked) = (count(|leak| leak.orphan), count(|leak| leak.marked));
     let (passes, over) = (told.looks.0, seconds(told.observed));
     let mut found = Vec::new();
+    let what = if leaks.len() == 1 { "it waits for" } else { "they wait for" };
     match grade {
         Grade::Proven => found.push(format!(
-            "nothing that can still run reaches what they wait for, in {passes} of {passes} passes over {over}"
+            "nothing that can still run reaches what {what}, in {passes} of {passes} passes over {over}"
         )),
         Grade::Stuck => found.push(format!("never ran in {over}, waiting for: {}", group.wait)),
     }
@@ -88,7 +91,8 @@ fn evidence(told: &Told, group: &Group, grade: Grade, leaks: &[&Leak]) -> Vec<St
     }
     let numbers: Vec<String> = leaks.iter().take(8).map(|leak| leak.goid.to_string()).collect();
     let more = if leaks.len() > numbers.len() { ", …" } else { "" };
-    found.push(format!("goroutines {}{more}", numbers.join(", ")));
+    let many = if leaks.len() == 1 { "goroutine" } else { "goroutines" };
+    found.push(format!("{many} {}{more}", numbers.join(", ")));
     found
 }
 

@@ -118,7 +118,8 @@ impl State {
 fn pass(mut from: TcpStream, mut to: TcpStream, passing: impl Fn(usize) -> usize) {
     let (mut bytes, mut free) = ([0; PIECE], Instant::now());
     while let Ok(len @ 1..) = from.read(&mut bytes) {
-        free = free.max(Instant::now()) + Duration::from_secs(len as u64) / u32::try_from(BYTES_A_SECOND).unwrap();
+        free = free.max(Instant::now())
+            + Duration::from_secs(len as u64) / u32::try_from(BYTES_A_SECOND).unwrap();
         sleep(free.saturating_duration_since(Instant::now()));
         let passed = passing(len);
         if to.write_all(&bytes[..passed]).is_err() || passed < len {

@@ -213,9 +213,11 @@ impl Proof {
         let pass = &self.pass;
         let unreached = |who: usize| proves && pass.is_unreached(who);
         if self.passes + self.glances == 0 {
-            let waiting = pass.crowd.all.iter().enumerate().filter(|(_, seen)| seen.waits());
-            self.tracks =
-                waiting.map(|(who, seen)| Track { seen: *seen, unreached: unreached(who) }).collect();
+            let all = &pass.crowd.all;
+            self.tracks = Vec::with_capacity(all.iter().filter(|seen| seen.waits()).count());
+            let waiting = all.iter().enumerate().filter(|(_, seen)| seen.waits());
+            let track = |(who, seen): (usize, &_)| Track { seen: *seen, unreached: unreached(who) };
+            self.tracks.extend(waiting.map(track));
         } else {
             self.tracks.retain_mut(|track| {
                 let Some(who) = pass.crowd.place(track.seen.g.0) else { return false };
@@ -283,4 +285,41 @@ fn stands_for_a_reason(wait: Wait) -> bool {
     let locks = matches!(wait, Wait::MutexLock | Wait::RwMutexLock | Wait::RwMutexRLock);
     let nobody = matches!(wait, Wait::ChanReceiveNil | Wait::ChanSendNil | Wait::SelectNoCases);
     locks || nobody || wait == Wait::ChanSend
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn looks_are_at_irregular_distances() {
+        let plan = Plan { passes: 4, millis: 10_000 };
+        for seed in 0..1000 {
+            let all = moments(plan, seed);
+            assert_eq!(all.iter().filter(|(_, look)| *look == Look::Pass).count(), 4);
+            assert_eq!((all[0], all[all.len() - 1]), ((0, Look::Pass), (10_000, Look::Pass)));
+            // More than a fifth of a step apart, and never two steps.
+            let apart = |pair: &[(u64, Look)]| (200..2200).contains(&(pair[1].0 - pair[0].0));
+            assert!(all.windows(2).all(apart), "{all:?}");
+        }
+        assert_ne!(moments(plan, 1), moments(plan, 2));
+        assert_eq!(moments(Plan { passes: 1, millis: 0 }, 7), [(0, Look::Pass)]);
+    }
+
+    #[test]
+    fn healthy_waits_are_no_reason() {
+        for wait in Wait::ALL {
+            let told = matches!(
+                wait,
+                Wait::ChanSend
+                    | Wait::ChanSendNil
+                    | Wait::ChanReceiveNil
+                    | Wait::SelectNoCases
+                    | Wait::MutexLock
+                    | Wait::RwMutexLock
+                    | Wait::RwMutexRLock
+            );
+            assert_eq!(stands_for_a_reason(*wait), told, "{wait:?}");
+        }
+    }
 }

@@ -73,6 +73,9 @@ pub(super) fn decode(l: &Mspan, record: &[u8], at: u64) -> Result<Record, Error>
         return Ok(Record::Nothing);
     }
     let bytes = pages << PAGE_BITS;
+    if start.checked_add(bytes).is_none() {
+        return Ok(Record::Nothing);
+    }
     Ok(match state {
         IN_USE if size >= 8 && size <= bytes => {
             let noscan = class & 1 == 1;

@@ -250,7 +250,8 @@ impl Spans {
         }
         let start = |arena: &Arena| (arena.number << ARENA_BITS).wrapping_add(self.base);
         if let (Some(first), Some(last)) = (self.arenas.first(), self.arenas.last()) {
-            (self.low, self.width) = (start(first), start(last) - start(first) + (1 << ARENA_BITS));
+            let arenas = last.number - first.number + 1;
+            (self.low, self.width) = (start(first), arenas << ARENA_BITS);
         }
         Ok(())
     }
@@ -302,7 +303,7 @@ impl Spans {
         self.gather.read(memory, &self.runs)?;
         for (i, record) in batch.iter().enumerate() {
             match decode(l, self.gather.get(i), *record)? {
-                Record::Objects(span) => self.add(span, fresh),
+                Record::Objects(span) => self.add(span, fresh)?,
                 Record::Ignored { start, bytes } => self.set_pages(start, bytes, IGNORED),
                 Record::Nothing => {}
             }
@@ -310,15 +311,20 @@ impl Spans {
         Ok(())
     }
 
-    fn add(&mut self, span: Span, fresh: &mut Vec<u32>) {
+    fn add(&mut self, span: Span, fresh: &mut Vec<u32>) -> Result<(), Stop> {
         let number = u32::try_from(self.spans.len()).unwrap_or(IGNORED - 1);
         let bits = if span.noscan { 0 } else { span.objects.div_ceil(64) };
+        // Two words each; a record that is not to be trusted may claim any number.
+        if self.bytes().saturating_add(16 * bits as usize) > self.memory_bytes {
+            return Err(Stop::Abstained(Abstained::Memory));
+        }
         let first = u32::try_from(self.marked.len()).unwrap_or(u32::MAX);
         self.marked.resize(self.marked.len() + bits as usize, 0);
         self.scanned.resize(self.marked.len(), 0);
         self.spans.push(Span { bits: first, ..span });
         self.set_pages(span.start, span.bytes, number + 1);
         fresh.push(number);
+        Ok(())
     }
 
     fn set_pages(&mut self, start: u64, bytes: u64, number: u32) {
@@ -338,4 +344,57 @@ impl Spans {
 fn place(span: &Span, index: u32) -> Option<(usize, u64)> {
     let word = usize::try_from(span.bits.checked_add(index / 64)?).ok()?;
     (!span.noscan).then_some((word, 1 << (index % 64)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::layout::layout_for;
+
+    fn table() -> (Spans, Span) {
+        let layout = layout_for(27, crate::layout::Arch::Amd64).unwrap();
+        let mut spans = Spans::new(layout, usize::MAX);
+        let base = arena_base(crate::layout::Arch::Amd64);
+        let start = 0xc0_0000_0000u64;
+        let number = start.wrapping_sub(base) >> ARENA_BITS;
+        spans.arenas.push(Arena { number, about: 0, pages: Box::new([0; PAGES]) });
+        (spans.low, spans.width) = (start, 1 << ARENA_BITS);
+        let (bytes, size) = (8192, 48);
+        let span = Span { start: start + 8192, bytes, size, objects: 170, record: 7, ..Span::default() };
+        let mut fresh = Vec::new();
+        spans.add(span, &mut fresh).unwrap();
+        assert_eq!(fresh, [0]);
+        let span = *spans.get(0).unwrap();
+        (spans, span)
+    }
+
+    #[test]
+    fn an_address_is_in_the_object_that_it_points_into() {
+        let (spans, span) = table();
+        assert_eq!(spans.find(span.start - 1), None);
+        assert_eq!(spans.find(span.start + 8192), None);
+        assert_eq!(spans.find(span.start + 8191), Some(0));
+        assert_eq!((span.index(span.start), span.index(span.start + 47)), (Some(0), Some(0)));
+        assert_eq!(span.index(span.start + 48 * 169), Some(169));
+        // What is left over at the end is none.
+        assert_eq!(span.index(span.start + 48 * 170), None);
+    }
+
+    #[test]
+    fn what_is_marked_is_looked_at_once() {
+        let (mut spans, span) = table();
+        for index in [0, 63, 64, 130, 169] {
+            assert!(spans.mark(&span, index));
+            assert!(!spans.mark(&span, index));
+        }
+        assert_eq!(
+            (spans.next(&span, 0), spans.next(&span, 1), spans.next(&span, 131)),
+            (Some(0), Some(63), Some(169))
+        );
+        assert_eq!(spans.last(&span), Some(169));
+        spans.scan(&span, 169);
+        assert_eq!((spans.last(&span), spans.next(&span, 131)), (Some(130), None));
+        spans.mark_all(&span);
+        assert_eq!((spans.last(&span), spans.next(&span, 65)), (Some(168), Some(65)));
+    }
 }

@@ -107,6 +107,7 @@ impl Watches {
         self.all.clear();
         let waiting = |(_, seen): &(usize, &Seen)| seen.role == Role::Waits;
         let who: Vec<usize> = crowd.all.iter().enumerate().filter(waiting).map(|(i, _)| i).collect();
+        self.all.reserve_exact(who.len());
         for batch in who.chunks(BATCH) {
             // Most wait for one thing, and it is named by the first sudog.
             self.runs.clear();
@@ -127,19 +128,25 @@ impl Watches {
                 }
             }
         }
+        self.index();
+        for watched in &self.objects {
+            let span = spans.find(watched.object).and_then(|span| spans.get_mut(span));
+            span.into_iter().for_each(|span| span.watched = true);
+        }
+        Ok(())
+    }
+
+    /// Sorts the watches by object.
+    fn index(&mut self) {
         self.all.sort_unstable();
         self.objects.clear();
+        self.objects.reserve_exact(self.all.len());
         for (first, watch) in self.all.iter().enumerate() {
             match self.objects.last_mut().filter(|last| last.object == watch.object) {
                 Some(last) => last.left += 1,
                 None => self.objects.push(Watched { object: watch.object, first, left: 1 }),
             }
         }
-        for watched in &self.objects {
-            let span = spans.find(watched.object).and_then(|span| spans.get_mut(span));
-            span.into_iter().for_each(|span| span.watched = true);
-        }
-        Ok(())
     }
 
     /// Watches what one goroutine waits for; `false` when that is not known, or anybody may use it.
@@ -292,4 +299,52 @@ impl Watches {
 pub(super) fn is_sudogs(layout: &Layout, span: &Span) -> bool {
     let size = u64::from(layout.sudog.size);
     !span.noscan && (size..size + 16).contains(&span.size)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn watches(all: &[(u64, u64, u32)]) -> Watches {
+        let mut watches = Watches::new();
+        watches.all = all
+            .iter()
+            .map(|(object, up_to, who)| Watch { object: *object, up_to: *up_to, who: *who })
+            .collect();
+        watches.index();
+        watches
+    }
+
+    fn woken(watches: &mut Watches, object: u64, at: u64) -> Vec<u32> {
+        let mut wake = Vec::new();
+        watches.woken_by(object, at, &mut wake);
+        wake.sort_unstable();
+        wake
+    }
+
+    #[test]
+    fn each_is_woken_once() {
+        let mut watches = watches(&[(0x100, u64::MAX, 1), (0x200, u64::MAX, 2), (0x200, u64::MAX, 3)]);
+        assert_eq!(woken(&mut watches, 0x180, 0x180), []);
+        assert_eq!(woken(&mut watches, 0x200, 0x208), [2, 3]);
+        assert_eq!(woken(&mut watches, 0x200, 0x200), []);
+        assert_eq!(woken(&mut watches, 0x100, 0x1ff), [1]);
+    }
+
+    #[test]
+    fn a_pointer_behind_a_tiny_lock_is_to_something_else() {
+        // Two semaphores of one place, at 4 and at 12.
+        let mut watches = watches(&[(0x100, 0x107, 1), (0x100, 0x10f, 2)]);
+        assert_eq!(woken(&mut watches, 0x100, 0x108), [2]);
+        assert_eq!(woken(&mut watches, 0x100, 0x108), []);
+        assert_eq!(woken(&mut watches, 0x100, 0x107), [1]);
+    }
+
+    #[test]
+    fn a_stretch_of_memory_wakes_all_that_wait_for_something_in_it() {
+        let mut watches = watches(&[(0x100, 0x100, 1), (0x1ff0, 0x1ff0, 2), (0x2000, u64::MAX, 3)]);
+        let mut wake = Vec::new();
+        watches.woken_in(0x100, 0x1f00, &mut wake);
+        assert_eq!(wake, [1, 2]);
+    }
 }
