@@ -1,6 +1,6 @@
 //! `goleakguard`: the agent's command line.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
 
@@ -154,21 +154,7 @@ fn execute(command: Command) -> anyhow::Result<ExitCode> {
                 .context("the event loop cannot be set up")?;
             runtime.block_on(service::run(config, &file))?;
         }
-        Command::CheckConfig(file) => {
-            let config = Config::load(&file)?;
-            let (mqtt, rules) = (&config.mqtt, config.watch.rules.len());
-            println!("{} is valid.", file.display());
-            println!(
-                "device {}, broker {}:{}, {rules} watch rules",
-                config.device.name, mqtt.host, mqtt.port
-            );
-            if let Some(password) = &mqtt.password_file
-                && let Err(error) = std::fs::File::open(password)
-            {
-                println!("note: the password file {password} cannot be opened here: {error}");
-            }
-            println!("Memory:\n{}", config.memory_sum());
-        }
+        Command::CheckConfig(file) => check_config(&file)?,
         Command::Doctor => {
             logger::start(log::LevelFilter::Off);
             return Ok(if doctor::examine() { ExitCode::SUCCESS } else { ExitCode::FAILURE });
@@ -203,6 +189,33 @@ fn execute(command: Command) -> anyhow::Result<ExitCode> {
         Command::Version => println!("goleakguard {}", env!("CARGO_PKG_VERSION")),
     }
     Ok(ExitCode::SUCCESS)
+}
+
+/// Says what a board's configuration means, and what of it does not fit this machine.
+fn check_config(file: &Path) -> anyhow::Result<()> {
+    let config = Config::load(file)?;
+    let (mqtt, rules) = (&config.mqtt, config.watch.rules.len());
+    println!("{} is valid.", file.display());
+    let tls = if mqtt.tls.is_some() { " with TLS" } else { "" };
+    println!("device {}, broker {}:{}{tls}, {rules} watch rules", config.device.name, mqtt.host, mqtt.port);
+    let keys: Vec<&str> = config.commands.keys.iter().map(|key| key.name.as_str()).collect();
+    match (&keys[..], config.spool.dir.as_str()) {
+        ([], _) => println!("commands are off: no [[command.key]]"),
+        (_, "") => println!("commands are off: spool.dir is empty"),
+        (keys, dir) => println!("commands of {}; alerts wait in {dir}", keys.join(", ")),
+    }
+    if let Some(password) = &mqtt.password_file
+        && let Err(error) = std::fs::File::open(password)
+    {
+        println!("note: the password file {password} cannot be opened here: {error}");
+    }
+    if let Some(tls) = &mqtt.tls
+        && let Err(error) = glg_tls::Tls::new(tls.clone()).and_then(|tls| tls.check())
+    {
+        println!("note: {error}");
+    }
+    println!("Memory:\n{}", config.memory_sum());
+    Ok(())
 }
 
 /// The settings of a board, or the built-in ones.

@@ -24,7 +24,7 @@ use glg_proto::wire::{Body, Losses, head};
 use log::{Level, info, log, warn};
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::mpsc::{Receiver, Sender, channel};
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until, timeout};
 
@@ -118,8 +118,10 @@ pub async fn run(config: Config, board: &Path) -> anyhow::Result<()> {
     };
     service.scan();
     service.state.publish(service.engine.targets());
+    // Who reads that it is ready may end it from then on.
+    let mut signals = [signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?];
     info!("ready: watching {} targets", service.engine.figures().targets);
-    let turned = service.turn(&mut from_link).await;
+    let turned = service.turn(&mut from_link, &mut signals).await;
     service.state.remove();
     turned?;
     info!("stopping");
@@ -142,9 +144,11 @@ pub async fn run(config: Config, board: &Path) -> anyhow::Result<()> {
 }
 
 impl Service {
-    async fn turn(&mut self, from_link: &mut Receiver<LinkEvent>) -> anyhow::Result<()> {
-        let mut terminate = signal(SignalKind::terminate())?;
-        let mut interrupt = signal(SignalKind::interrupt())?;
+    async fn turn(
+        &mut self,
+        from_link: &mut Receiver<LinkEvent>,
+        [terminate, interrupt]: &mut [Signal; 2],
+    ) -> anyhow::Result<()> {
         let mut tick = interval(Duration::from_millis(u64::from(self.config.watch.interval_ms)));
         tick.set_missed_tick_behavior(MissedTickBehavior::Skip);
         let mut rescan = interval(Duration::from_secs(u64::from(self.config.watch.rescan_s)));

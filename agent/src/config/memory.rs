@@ -40,6 +40,8 @@ pub struct MemorySum {
     pub budget: usize,
     /// What a dump takes while it is taken: not in the sum, because it is taken by a process of its own.
     pub dump: usize,
+    /// What a proof of leaks may take, likewise.
+    pub proof: usize,
 }
 
 impl MemorySum {
@@ -64,7 +66,8 @@ impl fmt::Display for MemorySum {
         }
         writeln!(f, "{:<32}{:>10} B", "total", self.total())?;
         writeln!(f, "{:<32}{:>10} B", "budget", self.budget)?;
-        write!(f, "{:<32}{:>10} B, while one is taken by hand", "a dump, besides", self.dump)
+        writeln!(f, "{:<32}{:>10} B, while one is taken", "a dump, besides", self.dump)?;
+        write!(f, "{:<32}{:>10} B at most, likewise", "a proof of leaks, besides", self.proof)
     }
 }
 
@@ -134,6 +137,7 @@ impl Config {
             ("TLS", if self.mqtt.tls.is_some() { TLS_BYTES } else { 0 }),
         ];
         let budget = size(self.memory.budget_kib).saturating_mul(1024);
-        MemorySum { rows, budget, dump: self.dump.bytes() }
+        let proof = size(self.prove.max_memory_kib).saturating_mul(1024);
+        MemorySum { rows, budget, dump: self.dump.bytes(), proof }
     }
 }

@@ -120,7 +120,7 @@ impl Audit {
             return Err(error);
         }
         self.used += frame.len();
-        (self.index, self.link, self.skipped) = (self.index + 1, link, 0);
+        (self.index, self.link, self.skipped) = (self.index.wrapping_add(1), link, 0);
         Ok(())
     }
 
@@ -173,7 +173,7 @@ fn read(bytes: &[u8], crypto: &dyn Crypto) -> Option<Read> {
         if !good {
             return Some(read);
         }
-        (read.index, read.link) = (read.index + 1, link);
+        (read.index, read.link) = (read.index.wrapping_add(1), link);
         read.good += rest.len() - after.len();
         rest = after;
     }
