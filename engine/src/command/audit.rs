@@ -165,7 +165,8 @@ fn file(number: u32) -> File {
 
 /// Follows the links; `None` without a head.
 fn read(bytes: &[u8], crypto: &dyn Crypto) -> Option<Read> {
-    let (head, mut rest) = Head::parse(bytes)?;
+    // No device ever writes so many: such a number is damaged.
+    let (head, mut rest) = Head::parse(bytes).filter(|(head, _)| head.index <= u64::MAX / 2)?;
     let mut read = Read { index: head.index, link: head.link, good: HEAD_BYTES, whole: false };
     while let Some((linked, after)) = Linked::parse(rest) {
         let link = crypto.sha256(&[&read.link, linked.bytes]);
