@@ -144,7 +144,7 @@ fn what_is_asked_for_is_done() {
 
     let (_, set) = stand.operator.ask(&Action::Set(Setting::Investigate(stand.which())));
     assert_eq!(set, Outcome::Set);
-    stand.agent.says("grows");
+    stand.agent.says("a command asks");
     stand.agent.stop();
 }
 
@@ -251,7 +251,7 @@ fn what_was_done_is_not_done_again() {
     let command = stand.operator.command(stand.request(DocumentKind::Full));
     let bytes = stand.operator.sign(&command);
     stand.operator.publish(&bytes);
-    stand.agent.says("making a");
+    stand.agent.says("making the document");
     stand.begin_anew(Signal::SIGKILL);
     assert_eq!(stand.operator.tell(&bytes).1, Outcome::Failed(Failure::Interrupted));
     stand.agent.stop();

@@ -81,7 +81,7 @@ impl Documents {
             .kill_on_drop(true)
             .spawn()
             .map_err(other)?;
-        info!("making a {} of process {pid}, for command {command}", kind.as_str());
+        info!("making the document \"{}\" of process {pid}, for command {command}", kind.as_str());
         let until = Instant::now() + Duration::from_secs(self.config.document_s.into());
         self.making = Some(Making { command, kind, pid, child, until });
         Ok(())
@@ -103,7 +103,7 @@ impl Documents {
             }
         };
         if let Err(failure) = &result {
-            warn!("command {command}: no {} of process {pid}: {failure}", kind.as_str());
+            warn!("command {command}: no document \"{}\" of process {pid}: {failure}", kind.as_str());
             let _ = fs::remove_file(self.unfinished());
         }
         (command, result)
@@ -164,7 +164,7 @@ impl Documents {
         };
         let file = open().map_err(|error| Failure::Other(head(&error.to_string())))?;
         let made = Made { kind, pid, bytes, part_bytes: self.config.part_bytes, sha256 };
-        info!("command {command}: a {} of {bytes} bytes, in {} parts", kind.as_str(), made.parts());
+        info!("command {command}: \"{}\" of {bytes} bytes, parts: {}", kind.as_str(), made.parts());
         self.made = Some(Sending { command, made, file, next: 0 });
         Ok(made)
     }
@@ -202,7 +202,7 @@ impl Documents {
         if let Some(sending) = &mut self.made {
             sending.next = sending.next.saturating_add(1);
             if sending.next == sending.made.parts() {
-                info!("command {}: all {} parts are sent", sending.command, sending.next);
+                info!("command {}: sent, parts: {}", sending.command, sending.next);
             }
         }
     }

@@ -18,6 +18,9 @@ impl fmt::Display for Note {
             Event::NoPlace => f.write_str("not watched: watch.max_targets are watched already"),
             Event::CountFailed(error) => write!(f, "goroutines could not be counted: {error}"),
             Event::CensusFailed(error) => write!(f, "census failed: {error}"),
+            Event::Growing { to, window_s: 0, .. } => {
+                write!(f, "a command asks: observing its {to} goroutines")
+            }
             Event::Growing { from, to, window_s } => {
                 write!(f, "goroutines grow, {from} to {to} in {window_s} s: observing")
             }
