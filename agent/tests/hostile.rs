@@ -301,6 +301,8 @@ fn processes_that_are_gone_before_they_are_looked_at_do_no_harm() {
     let park = folder.copy_of(GO, "park");
     let program = Program::start(&park, &["3"]);
     agent.says(&format!("park ({}): watching", program.pid()));
-    assert!(!agent.said().contains("minimal"), "{}", agent.said());
+    // On a busy machine one may live long enough to be met; that is nothing to warn of.
+    let warned = |line: &str| line.contains("minimal") && !line.contains("INFO");
+    assert!(!agent.said().lines().any(warned), "{}", agent.said());
     agent.stop();
 }

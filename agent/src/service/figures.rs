@@ -3,6 +3,7 @@
 use std::fs;
 use std::time::{Duration, Instant};
 
+use glg_engine::command::CommandFigures;
 use glg_engine::engine::Engine;
 use log::info;
 
@@ -13,11 +14,13 @@ const EVERY: Duration = Duration::from_secs(60);
 pub(super) struct Figures {
     said: Instant,
     cpu_ms: u64,
+    /// As the log has said it.
+    commands: CommandFigures,
 }
 
 impl Figures {
     pub(super) fn new() -> Figures {
-        Figures { said: Instant::now(), cpu_ms: cpu_ms() }
+        Figures { said: Instant::now(), cpu_ms: cpu_ms(), commands: CommandFigures::default() }
     }
 
     /// Says the figures when their time has come.
@@ -48,6 +51,12 @@ impl Figures {
             losses.records,
             f.ages_unknown,
         );
+        if let Some(commands) = engine.command_figures().filter(|figures| *figures != self.commands) {
+            let CommandFigures { run, repeated, refused } = commands;
+            let refused = refused.iter().fold(0, |sum: u32, count| sum.saturating_add(*count));
+            info!("commands: {run} carried out, {repeated} answered once more, {refused} refused");
+            self.commands = commands;
+        }
         (self.said, self.cpu_ms) = (Instant::now(), cpu_ms);
     }
 }
