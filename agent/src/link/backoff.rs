@@ -3,6 +3,9 @@
 use std::hash::{BuildHasher, RandomState};
 use std::time::Duration;
 
+/// The first pause is up to so many times the least one: when a broker fails, a whole fleet loses its links at once.
+const FIRST: u32 = 8;
+
 /// Exponential backoff with jitter, so that a fleet does not come back all at once.
 pub(super) struct Backoff {
     min: u32,
@@ -13,12 +16,12 @@ pub(super) struct Backoff {
 impl Backoff {
     /// Milliseconds.
     pub(super) fn new(min: u32, max: u32) -> Backoff {
-        Backoff { min, max, limit: min }
+        Backoff { min, max, limit: first(min, max) }
     }
 
     /// The last connection was a good one.
     pub(super) fn reset(&mut self) {
-        self.limit = self.min;
+        self.limit = first(self.min, self.max);
     }
 
     /// The pause after a failure of the network: each up to twice as long as the one before.
@@ -33,6 +36,10 @@ impl Backoff {
         self.limit = self.max;
         between(self.max / 2, self.max)
     }
+}
+
+fn first(min: u32, max: u32) -> u32 {
+    min.saturating_mul(FIRST).min(max)
 }
 
 fn between(least: u32, most: u32) -> Duration {
@@ -51,11 +58,16 @@ mod tests {
         let mut backoff = Backoff::new(500, 60_000);
         let pauses: Vec<u128> = (0..200).map(|_| backoff.next().as_millis()).collect();
         assert!(pauses.iter().all(|p| (250..=60_000).contains(p)));
-        assert!(pauses[0] < 750 && pauses.iter().any(|p| *p > 30_000));
+        assert!(pauses[0] < 4000 && pauses.iter().any(|p| *p > 30_000));
         let late: std::collections::BTreeSet<_> = pauses[50..].iter().collect();
         assert!(late.len() > 100, "no jitter");
         backoff.reset();
-        assert!(backoff.next().as_millis() < 750);
+        assert!(backoff.next().as_millis() < 4000);
+        // A thousand devices that lose their links at once come back over seconds.
+        let firsts = (0..1000).map(|_| Backoff::new(500, 60_000).next().as_millis() / 1000);
+        let mut seconds = [0; 4];
+        firsts.for_each(|second| seconds[usize::try_from(second).unwrap()] += 1);
+        assert!(seconds.iter().all(|count| *count < 400), "{seconds:?}");
     }
 
     #[test]
