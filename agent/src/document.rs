@@ -2,9 +2,10 @@
 //! that what it takes is given back, and what happens to it happens to nobody else.
 
 use std::ffi::OsString;
-use std::fs::File;
+use std::fs::{self, File, OpenOptions};
 use std::io::{self, BufWriter, Write};
-use std::path::PathBuf;
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context, bail};
 use flate2::Compression;
@@ -79,13 +80,25 @@ impl Order {
     }
 }
 
+/// A new file that only its owner can read, and no link that somebody has laid there.
+///
+/// # Errors
+/// As those of [`OpenOptions::open`].
+pub fn create(path: &Path) -> io::Result<File> {
+    match fs::remove_file(path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+        _ => {}
+    }
+    OpenOptions::new().write(true).create_new(true).mode(0o600).open(path)
+}
+
 /// Makes the document, compressed, and prints how long it is and its SHA-256. `false` when it would be larger than
 /// the board allows.
 ///
 /// # Errors
 /// As the commands that print the same.
 pub fn make(order: &Order, config: &Config) -> anyhow::Result<bool> {
-    let file = File::create(&order.out).with_context(|| order.out.display().to_string())?;
+    let file = create(&order.out).with_context(|| order.out.display().to_string())?;
     let max = u64::from(config.commands.document_kib) << 10;
     let mut counted = Counted { out: BufWriter::with_capacity(OUT_BYTES, file), bytes: 0, max, sum: sum() };
     let mut deflate = DeflateEncoder::new(&mut counted, Compression::best());

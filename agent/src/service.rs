@@ -125,7 +125,11 @@ pub async fn run(config: Config, board: &Path) -> anyhow::Result<()> {
     service.state.remove();
     turned?;
     info!("stopping");
-    service.say_offline();
+    // What the broker has been told that we have is ours to deal with.
+    while let Ok(event) = from_link.try_recv() {
+        service.link_event(Some(event));
+    }
+    service.say_offline().await;
     let Service { mut engine, to_link, .. } = service;
     drop(to_link); // the link finishes what is under way, says good-bye and ends
     let goodbye = async {

@@ -24,10 +24,13 @@ use state::Slot;
 
 /// Keys that one board may have.
 pub const KEYS_MAX: usize = 8;
-/// Answers to what nobody has signed that may be given at once; others are counted alone.
-const UNSIGNED_BURST: u32 = 8;
-/// Milliseconds after which one more may be given.
-const UNSIGNED_EVERY_MS: u64 = 60_000;
+/// Answers to what nobody has signed that may be given at once, and milliseconds after which one more may; others are
+/// counted alone.
+const UNSIGNED: Rate = Rate { burst: 8, every_ms: 60_000 };
+/// The same of what somebody has signed: who has seen a command may publish it again for ever.
+const SIGNED: Rate = Rate { burst: 32, every_ms: 10_000 };
+/// No honest counter is further ahead of the clock, in milliseconds: `glg` takes the milliseconds since 1970.
+const AHEAD_MAX_MS: u64 = 366 * 86_400_000;
 /// A command may come so many milliseconds after the moment it was to begin until, because two clocks are compared.
 const LENIENT_MS: u64 = 5_000;
 
@@ -114,9 +117,38 @@ pub struct Commands {
     /// Counters below this are used up whatever the key: what was written down before is lost.
     floor: Floor,
     running: Option<CommandId>,
-    unsigned: u32,
-    unsigned_since_ms: u64,
+    unsigned: Answers,
+    signed: Answers,
     figures: CommandFigures,
+}
+
+/// How often answers may be given.
+#[derive(Clone, Copy)]
+struct Rate {
+    burst: u32,
+    every_ms: u64,
+}
+
+/// The answers that were given.
+#[derive(Clone, Copy, Default)]
+struct Answers {
+    given: u32,
+    since_ms: u64,
+}
+
+impl Answers {
+    /// Whether one more may be given; it then is.
+    fn may(&mut self, now_ms: u64, rate: Rate) -> bool {
+        let since = now_ms.saturating_sub(self.since_ms);
+        let regained = u32::try_from(since / rate.every_ms).unwrap_or(u32::MAX);
+        if regained > 0 || self.given == 0 {
+            self.given = self.given.saturating_sub(regained);
+            self.since_ms = now_ms;
+        }
+        let may = self.given < rate.burst;
+        self.given += u32::from(may);
+        may
+    }
 }
 
 /// Below which counter every command is refused.
@@ -155,8 +187,8 @@ impl Commands {
             keys: keys.iter().take(KEYS_MAX).map(|key| (*key, slot(KeyId::of(&key.key)))).collect(),
             floor,
             running: None,
-            unsigned: 0,
-            unsigned_since_ms: 0,
+            unsigned: Answers::default(),
+            signed: Answers::default(),
             figures: CommandFigures::default(),
         }
     }
@@ -187,8 +219,25 @@ impl Commands {
     pub fn judge(&mut self, now: Timestamp, device: Device<'_>, bytes: &[u8], crypto: &dyn Crypto) -> Judged {
         let (received, index) = match self.signer(bytes, crypto) {
             Ok(found) => found,
-            Err((id, refusal)) => return self.refuse_unsigned(now.mono_ms, id, refusal),
+            Err((id, refusal)) => {
+                let answer = self.refuse(id, refusal);
+                return if self.unsigned.may(now.mono_ms, UNSIGNED) { answer } else { Judged::Nothing };
+            }
         };
+        match self.judge_signed(now, device, &received, index) {
+            Judged::Answer(..) if !self.signed.may(now.mono_ms, SIGNED) => Judged::Nothing,
+            judged => judged,
+        }
+    }
+
+    /// Judges what one of the keys has signed.
+    fn judge_signed(
+        &mut self,
+        now: Timestamp,
+        device: Device<'_>,
+        received: &Received<'_>,
+        index: usize,
+    ) -> Judged {
         let mut id = CommandId { key: received.key, counter: 0 };
         let command = match received.command() {
             Ok(command) => command,
@@ -260,6 +309,12 @@ impl Commands {
             self.floor = Floor::At(now.wall_ms);
         }
         let Floor::At(floor) = self.floor else { return Err(Refusal::NoClock) };
+        // That of a key which is gone must not spoil the others for ever.
+        let floor = match believed && floor > now.wall_ms.saturating_add(AHEAD_MAX_MS) {
+            true => now.wall_ms,
+            false => floor,
+        };
+        self.floor = Floor::At(floor);
         let used = self.keys.get(index).map_or(u64::MAX, |(_, slot)| slot.counter).max(floor);
         if command.counter <= used {
             return Err(Refusal::Replayed(used));
@@ -309,21 +364,5 @@ impl Commands {
             *count = count.saturating_add(1);
         }
         Judged::Answer(id, Outcome::Refused(refusal))
-    }
-
-    /// Whoever may publish to the topic could make the device answer for ever.
-    fn refuse_unsigned(&mut self, now_ms: u64, id: CommandId, refusal: Refusal) -> Judged {
-        let answer = self.refuse(id, refusal);
-        let since = now_ms.saturating_sub(self.unsigned_since_ms);
-        let regained = u32::try_from(since / UNSIGNED_EVERY_MS).unwrap_or(u32::MAX);
-        if regained > 0 || self.unsigned == 0 {
-            self.unsigned = self.unsigned.saturating_sub(regained);
-            self.unsigned_since_ms = now_ms;
-        }
-        if self.unsigned >= UNSIGNED_BURST {
-            return Judged::Nothing;
-        }
-        self.unsigned += 1;
-        answer
     }
 }

@@ -83,8 +83,8 @@ pub(crate) fn run(kernel: &str) -> Result<()> {
     }
 }
 
-/// The vehicle's memory for the agent, all included: 1.8 MiB, of which nearly all is the binary itself.
-const MEMORY_BUDGET_KIB: u64 = 1843;
+/// The vehicle's memory for the agent, all included: 2.8 MiB, of which three quarters are the binary itself.
+const MEMORY_BUDGET_KIB: u64 = 2867;
 
 /// Makes the guest tell what memory the agent takes, in three lines that begin with `agent `.
 const MEMORY: &str = "sed -n 's/^VmHWM:[[:space:]]*/agent peak /p; s/^VmRSS:[[:space:]]*/agent rss /p; \

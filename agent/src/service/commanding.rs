@@ -76,8 +76,7 @@ impl Service {
     }
 
     /// Something came that is longer than any command.
-    pub(super) fn oversized(&mut self, bytes: usize) {
-        warn!("something of {bytes} bytes came where commands arrive: refused");
+    pub(super) fn oversized(&mut self) {
         self.input(Input::Command(&[0; COMMAND_MAX + 1]));
     }
 
@@ -137,12 +136,14 @@ impl Service {
         }
         let (device, boot) = (head(&self.config.device.name), clock::boot_id());
         let receipt = Receipt { device, boot, at: clock::now(), command: id, outcome };
+        // The acknowledgement of the first one may be on its way.
+        let under_way = usize::from(self.sending == Some(RECEIPT_SEQ));
         let Some(commanding) = &mut self.commanding else { return };
         let signed = sign_receipt(&receipt, &commanding.key.public(), |bytes| commanding.key.sign(bytes));
         // It always fits.
         let Ok(signed) = signed else { return };
         if commanding.receipts.len() >= RECEIPTS_MAX {
-            commanding.receipts.pop_front();
+            commanding.receipts.remove(under_way);
         }
         commanding.receipts.push_back(signed.to_vec());
     }

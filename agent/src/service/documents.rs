@@ -20,7 +20,7 @@ use tokio::process::{Child, Command};
 use tokio::time::{Instant, timeout_at};
 
 use crate::config::Commands;
-use crate::document::{Order, TOO_LARGE};
+use crate::document::{Order, TOO_LARGE, create};
 use crate::keys::Ring;
 
 /// Bytes of what a child says that are read.
@@ -49,6 +49,8 @@ struct Sending {
     file: File,
     /// The next part to be sent.
     next: u32,
+    /// The part that the link has.
+    under_way: Option<u32>,
 }
 
 impl Documents {
@@ -143,7 +145,9 @@ impl Documents {
         let other = |error: io::Error| Failure::Other(head(&error.to_string()));
         let mut deflate = DeflateEncoder::new(Vec::new(), Compression::fast());
         let deflated = deflate.write_all(bytes).and_then(|()| deflate.finish()).map_err(other)?;
-        self.create_folder().and_then(|()| fs::write(self.unfinished(), &deflated)).map_err(other)?;
+        self.create_folder()
+            .and_then(|()| create(&self.unfinished())?.write_all(&deflated))
+            .map_err(other)?;
         let length =
             u32::try_from(deflated.len()).map_err(|_| Failure::TooLarge(self.config.document_kib))?;
         self.take(command, kind, 0, length, Ring.sha256(&[&deflated]))
@@ -165,7 +169,7 @@ impl Documents {
         let file = open().map_err(|error| Failure::Other(head(&error.to_string())))?;
         let made = Made { kind, pid, bytes, part_bytes: self.config.part_bytes, sha256 };
         info!("command {command}: \"{}\" of {bytes} bytes, parts: {}", kind.as_str(), made.parts());
-        self.made = Some(Sending { command, made, file, next: 0 });
+        self.made = Some(Sending { command, made, file, next: 0, under_way: None });
         Ok(made)
     }
 
@@ -174,6 +178,7 @@ impl Documents {
         match &mut self.made {
             Some(sending) if sending.command == document => {
                 sending.next = from.min(sending.made.parts());
+                sending.under_way = None;
                 Ok(())
             }
             _ => Err(Failure::NoDocument),
@@ -188,7 +193,10 @@ impl Documents {
             return None;
         }
         match sending.part(index, of) {
-            Ok(part) => Some(part),
+            Ok(part) => {
+                sending.under_way = Some(index);
+                Some(part)
+            }
             Err(error) => {
                 warn!("part {index} of {of} cannot be read: {error}; the document is given up");
                 self.made = None;
@@ -197,9 +205,11 @@ impl Documents {
         }
     }
 
-    /// The broker has the part that was to be sent.
+    /// The broker has the part that the link had; that may be one which is not asked for any more.
     pub(super) fn part_sent(&mut self) {
-        if let Some(sending) = &mut self.made {
+        if let Some(sending) = &mut self.made
+            && sending.under_way.take() == Some(sending.next)
+        {
             sending.next = sending.next.saturating_add(1);
             if sending.next == sending.made.parts() {
                 info!("command {}: sent, parts: {}", sending.command, sending.next);

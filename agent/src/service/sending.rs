@@ -2,11 +2,13 @@
 //! this order; and what the link says.
 
 use std::fs;
+use std::time::Duration;
 
 use glg_engine::step::Input;
 use glg_proto::topics::Topic;
 use glg_proto::wire::{Body, Class, Envelope, Losses, MESSAGE_MAX, Online, encode, head};
 use log::warn;
+use tokio::time::timeout;
 
 use super::Service;
 use super::commanding::{PART_SEQ, RECEIPT_SEQ};
@@ -15,6 +17,8 @@ use crate::link::{LinkEvent, Message};
 
 /// State messages are not in the outbox: their acknowledgement must fit nothing there.
 pub(super) const STATE_SEQ: u32 = u32::MAX;
+/// How long the last message may wait for its turn.
+const LAST_WORD: Duration = Duration::from_secs(1);
 /// Seconds after which nobody wants to know any more how the agent fared.
 const HEALTH_EXPIRY_S: u32 = 24 * 3600;
 
@@ -46,12 +50,16 @@ impl Service {
                 self.engine.outbox.link_lost();
             }
             Some(LinkEvent::Command(bytes)) => self.command(&bytes),
-            Some(LinkEvent::Oversized(bytes)) => self.oversized(bytes),
+            Some(LinkEvent::Oversized(_)) => self.oversized(),
         }
     }
 
     /// The broker has a message, or never will.
     fn sent(&mut self, seq: u32, acknowledged: bool) {
+        // Of a connection that is no more.
+        if self.sending != Some(seq) {
+            return;
+        }
         self.sending = None;
         match seq {
             STATE_SEQ if acknowledged => self.announced = Losses::default(),
@@ -79,8 +87,16 @@ impl Service {
         let Some(message) = self.next_message() else { return };
         let seq = message.seq;
         // The channel has room for one and nothing is under way.
-        if self.to_link.try_send(message).is_ok() {
-            self.sending = Some(seq);
+        match self.to_link.try_send(message) {
+            Ok(()) => self.sending = Some(seq),
+            // One of the last connection is still there: it is chosen again.
+            Err(left) => {
+                let message = left.into_inner();
+                if message.seq == STATE_SEQ {
+                    self.announce = Some(message.payload);
+                }
+                self.engine.outbox.link_lost();
+            }
         }
     }
 
@@ -106,10 +122,11 @@ impl Service {
         if all { self.next_part() } else { None }
     }
 
-    pub(super) fn say_offline(&mut self) {
+    pub(super) async fn say_offline(&mut self) {
         if self.link_up {
             let payload = to_bytes(&self.engine.envelope(clock::now(), Body::Offline));
-            let _ = self.to_link.try_send(state_message(payload));
+            // After what is under way.
+            let _ = timeout(LAST_WORD, self.to_link.send(state_message(payload))).await;
         }
     }
 }

@@ -265,13 +265,19 @@ impl<'k> Session<'k> {
         };
         let answers = signed.receipt.command;
         // Of what cannot be read or is signed by nobody it knows, the device cannot tell the counter.
-        let ours = answers == id || answers == CommandId { counter: 0, ..id };
-        if !ours || *signed.receipt.device != *self.terms.device {
+        let names_none = answers == CommandId { counter: 0, ..id };
+        if answers != id && !names_none || *signed.receipt.device != *self.terms.device {
             return Ok(None);
         }
         if !is_signed(&signed) {
             say("An answer bears a FORGED signature, and is passed over: somebody else is on this topic.");
             return Ok(None);
+        }
+        if names_none {
+            // Anybody can have one made, and send it again: nothing is learnt of the device from it.
+            let known = self.devices.known(&self.terms.device)?;
+            let may_be_its = known.is_none_or(|known| known == *signed.device_key);
+            return Ok(may_be_its.then_some(signed.receipt));
         }
         if self.devices.check(&self.terms.device, signed.device_key)? {
             say(&format!(

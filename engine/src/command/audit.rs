@@ -69,8 +69,9 @@ impl Audit {
         let mut buf = vec![0; SEGMENT_MAX];
         // Of the last one that can be read at all.
         for number in segments.iter().rev() {
-            let len = flash.read(file(*number), 0, &mut buf)?;
             audit.segment = audit.segment.max(number.wrapping_add(1));
+            // One that cannot be read is as one that is damaged.
+            let Ok(len) = flash.read(file(*number), 0, &mut buf) else { continue };
             let Some(read) = buf.get(..len).and_then(|bytes| read(bytes, crypto)) else { continue };
             (audit.index, audit.link) = (read.index, read.link);
             if read.whole && Some(number) == segments.last() {
@@ -115,8 +116,11 @@ impl Audit {
         frame.extend_from_slice(&link);
         let written = flash.append(file(self.segment), &frame).and_then(|()| flash.sync(file(self.segment)));
         if let Err(error) = written {
-            // What is there of it is in the way of what follows: that goes to a new segment.
-            (self.segment, self.used) = (self.segment.wrapping_add(1), 0);
+            // What is there of it is in the way of what follows: that goes to a new segment. A new one is begun again,
+            // else each failure would cost an old one.
+            if self.used > 0 || flash.remove(file(self.segment)).is_err() {
+                (self.segment, self.used) = (self.segment.wrapping_add(1), 0);
+            }
             return Err(error);
         }
         self.used += frame.len();
@@ -146,8 +150,8 @@ impl Audit {
         let mut buf = vec![0; SEGMENT_MAX];
         for back in (0..SEGMENTS).rev() {
             match flash.read(file(self.segment.wrapping_sub(back)), 0, &mut buf) {
-                Err(FlashError::Missing) => {}
-                Err(error) => return Err(error),
+                // Without what cannot be read: the links tell that it is missing.
+                Err(_) => {}
                 Ok(len) => {
                     let length = u32::try_from(len).unwrap_or(u32::MAX);
                     out.extend_from_slice(&length.to_le_bytes());

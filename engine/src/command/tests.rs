@@ -235,6 +235,27 @@ fn rubbish_is_not_answered_for_ever() {
 }
 
 #[test]
+fn what_was_seen_once_is_not_answered_for_ever() {
+    let mut commands = Commands::new(&keys(), None);
+    let bytes = signed(&KEY, &command(5, Action::Ping));
+    assert!(matches!(judge(&mut commands, &bytes), Judged::Run(..)));
+    commands.finish(id(5), &Outcome::Set);
+    let answered = (0..1000).filter(|_| judge(&mut commands, &bytes) != Judged::Nothing).count();
+    assert_eq!(answered, 32);
+    // A new one is carried out all the same.
+    assert!(matches!(judge(&mut commands, &signed(&KEY, &command(6, Action::Ping))), Judged::Run(..)));
+}
+
+#[test]
+fn a_key_that_is_gone_does_not_lock_out_the_others() {
+    let mut commands = Commands::new(&keys(), None);
+    assert!(matches!(judge(&mut commands, &signed(&KEY, &command(u64::MAX, Action::Ping))), Judged::Run(..)));
+    let mut without = Commands::new(&keys()[1..], Some(&commands.state()));
+    let honest = signed(&OTHER, &command(NOW + 1, Action::Ping));
+    assert!(matches!(judge(&mut without, &honest), Judged::Run(..)));
+}
+
+#[test]
 fn the_state_of_eight_keys_with_the_longest_answers_fits() {
     let keys: Vec<CommandKey> =
         (0..8).map(|i| CommandKey { key: [i; 32], roles: Roles::default() }).collect();

@@ -56,21 +56,23 @@ fn config() -> EngineConfig {
     }
 }
 
-fn now() -> Timestamp {
+fn at(mono_ms: u64) -> Timestamp {
     // Before all commands, so that damage does not use them up.
-    Timestamp { mono_ms: 1000, wall_ms: 1, clock: ClockQuality::Free }
+    Timestamp { mono_ms, wall_ms: 1, clock: ClockQuality::Free }
 }
 
 /// An agent, and how often each command was carried out over all its lives.
 struct Obeying {
     disk: Disk,
     engine: Option<Engine>,
+    /// Answers are limited in time.
+    now_ms: u64,
     runs: BTreeMap<u64, u32>,
 }
 
 impl Obeying {
     fn new(disk: &Disk) -> Obeying {
-        let mut obeying = Obeying { disk: disk.clone(), engine: None, runs: BTreeMap::new() };
+        let mut obeying = Obeying { disk: disk.clone(), engine: None, now_ms: 0, runs: BTreeMap::new() };
         obeying.begin();
         obeying
     }
@@ -79,19 +81,20 @@ impl Obeying {
     fn begin(&mut self) {
         let mut engine = Engine::new(config());
         let key = CommandKey { key: KEY, roles: Roles { set: true, ..Roles::default() } };
-        let obeys = engine.obey(now(), &[key], Box::new(self.disk.clone()), Box::new(Credulous));
+        let obeys = engine.obey(at(self.now_ms), &[key], Box::new(self.disk.clone()), Box::new(Credulous));
         self.engine = obeys.is_ok().then_some(engine);
     }
 
     /// Sends a command, and returns what is said to it.
     fn send(&mut self, counter: u64) -> Option<Outcome> {
+        self.now_ms += 10_000;
         let engine = self.engine.as_mut()?;
         let action = Action::Set(Setting::RemindS(60));
         let command = Command { device: head("van-7"), counter, until: Until::Boot(BOOT, u64::MAX), action };
         let bytes = sign_command(&command, KeyId::of(&KEY), |_| [counter as u8; 64]).unwrap();
         let before = engine.command_figures().unwrap().run;
         let mut effects = Effects::new();
-        engine.step(now(), Input::Command(&bytes), &mut effects);
+        engine.step(at(self.now_ms), Input::Command(&bytes), &mut effects);
         let ran = engine.command_figures().unwrap().run - before;
         let [Effect::Answer { outcome, .. }] = &effects[..] else { panic!("{effects:?}") };
         if ran > 0 && *outcome != Outcome::Refused(Refusal::NotRecorded) {
