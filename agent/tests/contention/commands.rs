@@ -19,13 +19,16 @@ fn probe_of(pid: u32) -> Option<String> {
     info.lines().find(|line| line.starts_with("link_id")).map(str::to_owned)
 }
 
+/// The first probes are those of the rehearsals on itself, which are over within milliseconds; on an emulated machine
+/// within a second.
+const STAYS: Duration = Duration::from_millis(if cfg!(target_arch = "aarch64") { 3000 } else { 500 });
+
 /// Returns once a process observes somebody.
 fn a_probe_that_stays(pid: u32) {
-    // The first probes are those of the rehearsals on itself, which are over within milliseconds.
     let mut last = None;
     eventually("a probe that stays", || {
         let now = probe_of(pid);
-        std::thread::sleep(Duration::from_millis(500));
+        std::thread::sleep(STAYS);
         (now.is_some() && now == last).then_some(()).or_else(|| {
             last = now;
             None

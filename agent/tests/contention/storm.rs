@@ -107,11 +107,15 @@ fn a_storm_of_locks_takes_no_more_room() {
     }
 }
 
+/// Waits of the program beside those for its locks, at most: when its threads begin and end.
+const OTHERS: u64 = 16;
+
 /// Every wait that there was is told, or counted as one that is not.
 fn assert_accounts(seen: &Observation, sleeps: u64, ongoing: u64) {
     let counted = seen.counted;
     let untold = counted.blocked_full + counted.ends_missed + counted.unreadable + ongoing;
-    assert!(counted.waits <= sleeps && counted.waits + untold >= sleeps, "{sleeps}: {counted:?}, {ongoing}");
+    let most = sleeps + OTHERS;
+    assert!(counted.waits <= most && counted.waits + untold >= sleeps, "{sleeps}: {counted:?}, {ongoing}");
     assert!(counted.locks_seen + counted.locks_full + untold >= LOCKS, "{counted:?}");
     let told: u64 = seen.locks.iter().map(|lock| lock.waits - u64::from(lock.ongoing)).sum();
     // What has not ended is not among what the kernel calls waits.
