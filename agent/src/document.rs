@@ -15,7 +15,7 @@ use ring::digest;
 
 use crate::config::Config;
 use crate::dump::Form;
-use crate::{dump, leaks, locks, remote};
+use crate::{dump, hex, leaks, locks, remote};
 
 /// Bytes written to the file in one go.
 const OUT_BYTES: usize = 8 << 10;
@@ -110,8 +110,7 @@ pub fn make(order: &Order, config: &Config) -> anyhow::Result<bool> {
     }
     written?;
     finished.and(flushed).with_context(|| order.out.display().to_string())?;
-    let sum: String = counted.sum.finish().as_ref().iter().map(|byte| format!("{byte:02x}")).collect();
-    println!("{} {sum}", counted.bytes);
+    println!("{} {}", counted.bytes, hex::text(counted.sum.finish().as_ref()));
     Ok(true)
 }
 

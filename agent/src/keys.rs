@@ -166,7 +166,7 @@ mod tests {
 
     #[test]
     fn sums_are_those_of_the_standard() {
-        let sum: String = Ring.sha256(&[b"a", b"", b"bc"]).iter().map(|byte| format!("{byte:02x}")).collect();
+        let sum = crate::hex::text(&Ring.sha256(&[b"a", b"", b"bc"]));
         assert_eq!(sum, "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad");
     }
 }

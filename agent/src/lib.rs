@@ -8,6 +8,7 @@ pub mod doctor;
 pub mod document;
 pub mod dump;
 pub mod flash;
+mod hex;
 pub mod json;
 pub mod keys;
 pub mod leaks;

@@ -8,6 +8,7 @@
 pub mod audit;
 #[cfg(test)]
 mod audit_tests;
+mod rate;
 mod state;
 #[cfg(test)]
 mod tests;
@@ -20,6 +21,7 @@ use glg_proto::command::{
 };
 use glg_proto::wire::{ClockQuality, Timestamp};
 
+use rate::{Rate, Spent};
 use state::Slot;
 
 /// Keys that one board may have.
@@ -117,38 +119,9 @@ pub struct Commands {
     /// Counters below this are used up whatever the key: what was written down before is lost.
     floor: Floor,
     running: Option<CommandId>,
-    unsigned: Answers,
-    signed: Answers,
+    unsigned: Spent,
+    signed: Spent,
     figures: CommandFigures,
-}
-
-/// How often answers may be given.
-#[derive(Clone, Copy)]
-struct Rate {
-    burst: u32,
-    every_ms: u64,
-}
-
-/// The answers that were given.
-#[derive(Clone, Copy, Default)]
-struct Answers {
-    given: u32,
-    since_ms: u64,
-}
-
-impl Answers {
-    /// Whether one more may be given; it then is.
-    fn may(&mut self, now_ms: u64, rate: Rate) -> bool {
-        let since = now_ms.saturating_sub(self.since_ms);
-        let regained = u32::try_from(since / rate.every_ms).unwrap_or(u32::MAX);
-        if regained > 0 || self.given == 0 {
-            self.given = self.given.saturating_sub(regained);
-            self.since_ms = now_ms;
-        }
-        let may = self.given < rate.burst;
-        self.given += u32::from(may);
-        may
-    }
 }
 
 /// Below which counter every command is refused.
@@ -187,8 +160,8 @@ impl Commands {
             keys: keys.iter().take(KEYS_MAX).map(|key| (*key, slot(KeyId::of(&key.key)))).collect(),
             floor,
             running: None,
-            unsigned: Answers::default(),
-            signed: Answers::default(),
+            unsigned: Spent::default(),
+            signed: Spent::default(),
             figures: CommandFigures::default(),
         }
     }
@@ -343,10 +316,7 @@ impl Commands {
 
     /// That it came could not be written down: it is not carried out, and may be sent again.
     pub fn not_recorded(&mut self, id: CommandId) -> Judged {
-        self.running = None;
-        if let Some((_, slot)) = self.keys.iter_mut().find(|(_, slot)| slot.key == id.key) {
-            slot.outcome = Some(Outcome::Refused(Refusal::NotRecorded));
-        }
+        self.finish(id, &Outcome::Refused(Refusal::NotRecorded));
         self.refuse(id, Refusal::NotRecorded)
     }
 

@@ -94,7 +94,9 @@ fn inside(effort: Effort, scan: &mut Scan) -> Result<()> {
     for _ in 0..effort.pick(3, 9) {
         let (subject, each) = (&mut subject, f64::from(times));
         all.push(timed(|| (0..times).try_for_each(|_| Ok(scan.glance(subject, LIMITS)?)))?.cpu / each);
-        let only = || (0..times).try_for_each(|_| Ok(scan.glance_outside(subject, LIMITS, &|_| false)?));
+        let whose = scan.newcomer();
+        let mut again = || scan.glance_again(subject, LIMITS, whose, false, &|_| false);
+        let only = || (0..times).try_for_each(|_| Ok(again()?));
         outside.push(timed(only)?.cpu / each);
     }
     let threads = scan.figures.threads;

@@ -1,10 +1,11 @@
 //! `[command]`: who may send commands, and what they may cost.
 
 use glg_engine::command::{CommandKey, KEYS_MAX, Roles};
-use glg_proto::command::{KEY_BYTES, PART_MAX, PublicKey};
+use glg_proto::command::{KEY_BYTES, PART_MAX};
 
 use super::reader::{Reader, Section};
 use crate::age::Recipient;
+use crate::hex;
 
 /// As much as a part can carry.
 const PART_BYTES_MAX: u32 = 16 << 10;
@@ -73,28 +74,18 @@ fn read_keys<'t>(r: &mut Reader<'t>, s: &mut Section<'t>) -> Vec<NamedKey> {
     for mut table in r.sections(s, "key", KEYS_MAX) {
         let name_fits = |text: &str| (1..=64).contains(&text.len());
         let name = r.text(&mut table, "name", "1 to 64 characters", name_fits);
-        let public = r.text(&mut table, "public", "64 hexadecimal digits", |text| public(text).is_some());
+        let public = r.text(&mut table, "public", "64 hexadecimal digits", |text| {
+            hex::bytes::<KEY_BYTES>(text).is_some()
+        });
         let words = r.texts(&mut table, "roles", ROLES.len(), "a list of look, dump, set, audit", |word| {
             ROLES.contains(&word)
         });
         r.close(&table);
         let has = |role| words.iter().any(|word| word == role);
         let roles = Roles { look: has("look"), dump: has("dump"), set: has("set"), audit: has("audit") };
-        if let Some(key) = self::public(&public) {
+        if let Some(key) = hex::bytes(&public) {
             keys.push(NamedKey { name, key: CommandKey { key, roles } });
         }
     }
     keys
-}
-
-/// As `glg keys` prints it.
-fn public(text: &str) -> Option<PublicKey> {
-    let mut key = [0; KEY_BYTES];
-    if text.len() != 2 * KEY_BYTES || !text.is_ascii() {
-        return None;
-    }
-    for (at, byte) in key.iter_mut().enumerate() {
-        *byte = u8::from_str_radix(text.get(2 * at..2 * at + 2)?, 16).ok()?;
-    }
-    Some(key)
 }

@@ -35,6 +35,7 @@ const FOLDER: &str = "commands";
 /// All that a service has for commands.
 pub(super) struct Commanding {
     key: DeviceKey,
+    boot: [u8; 8],
     /// Signed, the oldest first.
     receipts: VecDeque<Vec<u8>>,
     pub(super) documents: Documents,
@@ -55,7 +56,12 @@ pub(super) fn start(config: &Config, board: &Path, engine: &mut Engine) -> Optio
         let key = DeviceKey::open(&folder.join("device.key"))?;
         engine.obey(clock::now(), &config.commands.keys(), Box::new(flash), Box::new(Ring))?;
         let documents = Documents::new(&config.commands, board);
-        Ok(Commanding { key, receipts: VecDeque::with_capacity(RECEIPTS_MAX), documents })
+        Ok(Commanding {
+            key,
+            boot: clock::boot_id(),
+            receipts: VecDeque::with_capacity(RECEIPTS_MAX),
+            documents,
+        })
     };
     match begun() {
         Ok(commanding) => {
@@ -90,10 +96,7 @@ impl Service {
             Effect::Answer { id, outcome } => self.answer(id, outcome),
             Effect::Make { id, kind, target, limit } => self.make(id, kind, target, limit),
             Effect::MakeAudit { id, bytes } => {
-                let outcome = match self.make_audit(id, &bytes) {
-                    Ok(made) => made,
-                    Err(failure) => Outcome::Failed(failure),
-                };
+                let outcome = self.make_audit(id, &bytes).unwrap_or_else(Outcome::Failed);
                 self.command_done(id, outcome);
             }
             Effect::SendAgain { id, document, from } => {
@@ -134,11 +137,11 @@ impl Service {
                 info!("command {id} is carried out");
             }
         }
-        let (device, boot) = (head(&self.config.device.name), clock::boot_id());
-        let receipt = Receipt { device, boot, at: clock::now(), command: id, outcome };
         // The acknowledgement of the first one may be on its way.
         let under_way = usize::from(self.sending == Some(RECEIPT_SEQ));
         let Some(commanding) = &mut self.commanding else { return };
+        let (device, boot) = (head(&self.config.device.name), commanding.boot);
+        let receipt = Receipt { device, boot, at: clock::now(), command: id, outcome };
         let signed = sign_receipt(&receipt, &commanding.key.public(), |bytes| commanding.key.sign(bytes));
         // It always fits.
         let Ok(signed) = signed else { return };

@@ -21,6 +21,7 @@ use tokio::time::{Instant, timeout_at};
 
 use crate::config::Commands;
 use crate::document::{Order, TOO_LARGE, create};
+use crate::hex;
 use crate::keys::Ring;
 
 /// Bytes of what a child says that are read.
@@ -69,11 +70,10 @@ impl Documents {
         target: TargetId,
         limit: u32,
     ) -> Result<(), Failure> {
-        let other = |error: io::Error| Failure::Other(head(&error.to_string()));
         let TargetId { pid, start } = target;
         let order = Order { kind, pid, start, limit, out: self.unfinished(), board: self.board.clone() };
         let words = order.words().ok_or(Failure::NoDocument)?;
-        self.create_folder().map_err(other)?;
+        self.create_folder().map_err(failure)?;
         let child = Command::new("/proc/self/exe")
             .arg("document")
             .args(words)
@@ -82,7 +82,7 @@ impl Documents {
             .stderr(Stdio::piped())
             .kill_on_drop(true)
             .spawn()
-            .map_err(other)?;
+            .map_err(failure)?;
         info!("making the document \"{}\" of process {pid}, for command {command}", kind.as_str());
         let until = Instant::now() + Duration::from_secs(self.config.document_s.into());
         self.making = Some(Making { command, kind, pid, child, until });
@@ -98,7 +98,7 @@ impl Documents {
         let Some(Making { child, .. }) = self.making.take() else { return std::future::pending().await };
         let result = match ended {
             Err(_) => Err(Failure::TookTooLong(self.config.document_s)),
-            Ok(Err(error)) => Err(Failure::Other(head(&error.to_string()))),
+            Ok(Err(error)) => Err(failure(error)),
             Ok(Ok(status)) => {
                 let said = said(child, status);
                 self.announce(&said).and_then(|(bytes, sha256)| self.take(command, kind, pid, bytes, sha256))
@@ -118,14 +118,7 @@ impl Documents {
         }
         let parse = |text: &str| {
             let (bytes, sum) = text.trim_end().split_once(' ')?;
-            let mut sha256 = [0; 32];
-            if sum.len() != 2 * sha256.len() {
-                return None;
-            }
-            for (at, byte) in sha256.iter_mut().enumerate() {
-                *byte = u8::from_str_radix(sum.get(2 * at..2 * at + 2)?, 16).ok()?;
-            }
-            Some((bytes.parse().ok()?, sha256))
+            Some((bytes.parse().ok()?, hex::bytes(sum)?))
         };
         let announced = std::str::from_utf8(&said.stdout).ok().and_then(parse);
         announced.filter(|_| said.status.success()).ok_or_else(|| {
@@ -142,12 +135,11 @@ impl Documents {
         kind: DocumentKind,
         bytes: &[u8],
     ) -> Result<Made, Failure> {
-        let other = |error: io::Error| Failure::Other(head(&error.to_string()));
         let mut deflate = DeflateEncoder::new(Vec::new(), Compression::fast());
-        let deflated = deflate.write_all(bytes).and_then(|()| deflate.finish()).map_err(other)?;
+        let deflated = deflate.write_all(bytes).and_then(|()| deflate.finish()).map_err(failure)?;
         self.create_folder()
             .and_then(|()| create(&self.unfinished())?.write_all(&deflated))
-            .map_err(other)?;
+            .map_err(failure)?;
         let length =
             u32::try_from(deflated.len()).map_err(|_| Failure::TooLarge(self.config.document_kib))?;
         self.take(command, kind, 0, length, Ring.sha256(&[&deflated]))
@@ -166,7 +158,7 @@ impl Documents {
             fs::rename(self.unfinished(), &self.config.document)?;
             File::open(&self.config.document)
         };
-        let file = open().map_err(|error| Failure::Other(head(&error.to_string())))?;
+        let file = open().map_err(failure)?;
         let made = Made { kind, pid, bytes, part_bytes: self.config.part_bytes, sha256 };
         info!("command {command}: \"{}\" of {bytes} bytes, parts: {}", kind.as_str(), made.parts());
         self.made = Some(Sending { command, made, file, next: 0, under_way: None });
@@ -249,6 +241,11 @@ impl Sending {
         let head = part.head().map_err(|_| io::ErrorKind::InvalidData)?;
         Ok([&head[..], &bytes].concat())
     }
+}
+
+#[expect(clippy::needless_pass_by_value, reason = "for map_err")]
+fn failure(error: io::Error) -> Failure {
+    Failure::Other(head(&error.to_string()))
 }
 
 /// What the child has said, which has ended.

@@ -178,7 +178,8 @@ impl Looking {
             threads: process.threads,
         };
         let mut scan = Scan::default();
-        scan.glance_outside(&mut subject, LIMITS, &|_| false).unwrap();
+        let whose = scan.newcomer();
+        scan.glance_again(&mut subject, LIMITS, whose, false, &|_| false).unwrap();
         scan.waiters.iter().map(|waiter| waiter.tid).collect()
     }
 

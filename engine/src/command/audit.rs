@@ -9,16 +9,16 @@ use glg_proto::command::CommandId;
 use glg_proto::wire::Timestamp;
 
 use super::Crypto;
+use super::rate::{Rate, Spent};
 use crate::flash::{File, Flash, FlashError, Kind};
 
 /// Bytes of one segment at most.
 pub const SEGMENT_MAX: usize = 8 << 10;
 /// Segments kept.
 const SEGMENTS: u32 = 4;
-/// Refusals that are written down at once; others are counted in the record that follows them.
-const REFUSALS_BURST: u32 = 16;
-/// Milliseconds after which one more may be written down.
-const REFUSALS_EVERY_MS: u64 = 3_600_000;
+/// Refusals that are written down; others are counted in the record that follows them. Whoever may publish to the topic
+/// could fill the ring, and wear out the flash.
+const REFUSALS: Rate = Rate { burst: 16, every_ms: 3_600_000 };
 
 /// The ring.
 pub struct Audit {
@@ -31,8 +31,7 @@ pub struct Audit {
     /// Bytes of it; 0 for one that is not there yet.
     used: usize,
     skipped: u32,
-    refusals: u32,
-    refusals_since_ms: u64,
+    refusals: Spent,
 }
 
 /// What a segment has, as far as its links are good.
@@ -63,8 +62,7 @@ impl Audit {
             segment: 0,
             used: 0,
             skipped: 0,
-            refusals: 0,
-            refusals_since_ms: 0,
+            refusals: Spent::default(),
         };
         let mut buf = vec![0; SEGMENT_MAX];
         // Of the last one that can be read at all.
@@ -94,7 +92,7 @@ impl Audit {
         command: CommandId,
         event: Event,
     ) -> Result<(), FlashError> {
-        if matches!(event, Event::Refused(_)) && !self.may_refuse(now.mono_ms) {
+        if matches!(event, Event::Refused(_)) && !self.refusals.may(now.mono_ms, REFUSALS) {
             self.skipped = self.skipped.saturating_add(1);
             return Ok(());
         }
@@ -126,19 +124,6 @@ impl Audit {
         self.used += frame.len();
         (self.index, self.link, self.skipped) = (self.index.wrapping_add(1), link, 0);
         Ok(())
-    }
-
-    /// Whoever may publish to the topic could fill the ring, and wear out the flash.
-    fn may_refuse(&mut self, now_ms: u64) -> bool {
-        let since = now_ms.saturating_sub(self.refusals_since_ms);
-        let regained = u32::try_from(since / REFUSALS_EVERY_MS).unwrap_or(u32::MAX);
-        if regained > 0 || self.refusals == 0 {
-            self.refusals = self.refusals.saturating_sub(regained);
-            self.refusals_since_ms = now_ms;
-        }
-        let may = self.refusals < REFUSALS_BURST;
-        self.refusals += u32::from(may);
-        may
     }
 
     /// All segments as they are, the oldest first, each with its own head.

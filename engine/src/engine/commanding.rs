@@ -5,7 +5,7 @@ use alloc::boxed::Box;
 
 use glg_proto::audit::{Ending, Event as Happened};
 use glg_proto::command::{
-    Action, CommandId, DocumentKind, Failure, Outcome, Pong, Refusal, Request, Setting, Which, Window,
+    Action, CommandId, DocumentKind, Failure, Outcome, Pong, Request, Setting, Which, Window,
 };
 use glg_proto::wire::{Timestamp, head};
 
@@ -103,7 +103,13 @@ impl Engine {
         let (boot, device) = (self.config.boot, self.config.device.clone());
         let Some(commanding) = &mut self.commanding else { return };
         let device = Device { name: &device, boot };
-        match commanding.commands.judge(now, device, bytes, &*commanding.crypto) {
+        let mut judged = commanding.commands.judge(now, device, bytes, &*commanding.crypto);
+        if let Judged::Run(id, _) = judged
+            && commanding.keep_counters().is_err()
+        {
+            judged = commanding.commands.not_recorded(id);
+        }
+        match judged {
             Judged::Nothing => {}
             Judged::Answer(id, outcome) => {
                 if let Outcome::Refused(refusal) = &outcome {
@@ -112,12 +118,6 @@ impl Engine {
                 act(effects, Effect::Answer { id, outcome });
             }
             Judged::Run(id, action) => {
-                if commanding.keep_counters().is_err() {
-                    commanding.commands.not_recorded(id);
-                    commanding.record(now, boot, id, Happened::Refused(Refusal::NotRecorded));
-                    let outcome = Outcome::Refused(Refusal::NotRecorded);
-                    return act(effects, Effect::Answer { id, outcome });
-                }
                 commanding.record(now, boot, id, Happened::Begun(number(&action)));
                 if let Some(outcome) = self.run(id, action, effects) {
                     self.command_done(now, id, outcome, effects);

@@ -260,9 +260,9 @@ impl Work {
         self.settled_now.insert(id);
     }
 
-    /// Takes everything that waits, on a copy of the disk's content: the work goes on afterwards.
-    pub(crate) fn check_nothing_is_lost(&mut self, when: &str) {
-        let mut outbox = open(&self.disk.copy(), Day::Usual, self.epoch + 100, self.now_ms);
+    /// What a disk still has: messages, and what was named as given up then or before.
+    fn all_of(&self, disk: &Disk) -> (BTreeSet<MessageId>, Vec<Evicted>) {
+        let mut outbox = open(disk, Day::Usual, self.epoch + 100, self.now_ms);
         let (mut came, mut told) = (BTreeSet::new(), self.told.clone());
         while let Some((ticket, bytes)) = outbox.send_next() {
             let envelope = decode(bytes).unwrap();
@@ -272,6 +272,12 @@ impl Work {
             }
             assert!(outbox.acknowledged(ticket));
         }
+        (came, told)
+    }
+
+    /// Takes everything that waits, on a copy of the disk's content: the work goes on afterwards.
+    pub(crate) fn check_nothing_is_lost(&mut self, when: &str) {
+        let (came, told) = self.all_of(&self.disk.copy());
         for (id, class) in self.durable.iter().filter(|(id, _)| !self.settled.contains(id)) {
             let named = told.iter().any(|e| covers(e, *id, *class));
             assert!(came.contains(id) || named, "{when}: {id:?} of {class:?} is missing; told: {told:?}");
@@ -287,16 +293,7 @@ impl Work {
 
     /// How many durable messages a disk does not tell of.
     pub(crate) fn missing(&mut self, disk: &Disk) -> usize {
-        let mut outbox = open(disk, Day::Usual, self.epoch + 100, self.now_ms);
-        let (mut came, mut told) = (BTreeSet::new(), self.told.clone());
-        while let Some((ticket, bytes)) = outbox.send_next() {
-            let envelope = decode(bytes).unwrap();
-            match envelope.body {
-                Body::Evicted(evicted) => told.push(evicted),
-                _ => _ = came.insert(id_of(&envelope)),
-            }
-            assert!(outbox.acknowledged(ticket));
-        }
+        let (came, told) = self.all_of(disk);
         let unsettled = self.durable.iter().filter(|(id, _)| !self.settled.contains(id));
         unsettled
             .filter(|(id, class)| !came.contains(id) && !told.iter().any(|e| covers(e, **id, **class)))

@@ -37,30 +37,17 @@ impl Scan {
         self.ask(subject, &|_| true, Waits::default())
     }
 
-    /// As [`Scan::glance`], but the kernel is not asked for threads of which the runtime itself says that they are
-    /// neither in C nor in a system call, nor in `waited`.
-    ///
-    /// What the scheduler itself has called in C is overlooked so, as the creation of a thread.
-    ///
-    /// # Errors
-    /// As [`Scan::glance`].
-    pub fn glance_outside(
-        &mut self,
-        subject: &mut Subject<'_>,
-        limits: LockLimits,
-        waited: &dyn Fn(Tid) -> bool,
-    ) -> Result<(), Error> {
-        self.outside(subject, limits, waited, Waits::default())
-    }
-
     /// A name for a process that will be glanced at again and again.
     pub fn newcomer(&mut self) -> Whose {
         self.known.newcomer()
     }
 
-    /// As [`Scan::glance_outside`], but of a thread that waited at the last glance the kernel is asked first how often
-    /// it was switched in: if that is the same, so is the wait. With `anew` it is asked of all threads
+    /// As [`Scan::glance`], but the kernel is not asked for threads of which the runtime itself says that they are
+    /// neither in C nor in a system call, nor in `waited`; and of a thread that waited at the last glance it is asked
+    /// first how often it was switched in: if that is the same, so is the wait. With `anew` it is asked of all threads
     /// where they stand.
+    ///
+    /// What the scheduler itself has called in C is overlooked without `anew`, as the creation of a thread.
     ///
     /// # Errors
     /// As [`Scan::glance`].
