@@ -3,6 +3,7 @@
 
 mod json;
 mod regions;
+mod sites;
 mod text;
 
 use std::io::{self, BufWriter, Write};
@@ -18,11 +19,13 @@ use glg_engine::reach::proof::{Finding, Look, Plan, Proof, moments};
 use glg_engine::reach::report::{Report, describe};
 use glg_engine::reach::{Abstained, Figures, Places, Subject};
 use glg_engine::runtime::Runtime;
-use glg_engine::step::Process;
+use glg_engine::step::{Process, TargetId};
 use glg_engine::symbols::Symbols;
 use glg_engine::traces::{Target, Tracer};
+use glg_proto::proof::Proof as Proven;
 
 use crate::config;
+use crate::probes::monotonic_ns;
 use crate::remote::{self, Remote};
 
 /// Bytes written in one go.
@@ -84,6 +87,20 @@ pub fn leaks(
     }
 }
 
+/// Observes a target of the service, as the board's config says.
+///
+/// # Errors
+/// As [`leaks`].
+pub fn proof(id: TargetId, limits: Limits<'_>) -> anyhow::Result<Proven> {
+    let remote = Remote::open(id.pid)?.filter(|remote| remote.id == id);
+    let Some(mut remote) = remote else { bail!("the process has ended") };
+    let told = look(&mut remote, limits.prove.plan(None), limits)?;
+    let entry = remote.entry;
+    let image = &mut CachedImage::new(remote.process().image);
+    let runtime = Runtime::open(image, entry)?;
+    Ok(sites::proof(&told, &runtime, image))
+}
+
 fn look(remote: &mut Remote, plan: Plan, limits: Limits<'_>) -> anyhow::Result<Told> {
     let (pid, entry) = (remote.id.pid, remote.entry);
     let Process { memory, image, .. } = remote.process();
@@ -94,6 +111,7 @@ fn look(remote: &mut Remote, plan: Plan, limits: Limits<'_>) -> anyhow::Result<T
     let begin = Instant::now();
     let spent = observe(pid, &runtime, memory, image, (plan, limits.prove), &mut proof)?;
     let observed = begin.elapsed();
+    proof.date(monotonic_ns(), limits.prove.stuck_s);
     let mut findings = proof.findings(plan);
     let report = describe_all(&runtime, memory, image, &mut findings, limits.dump)?;
     Ok(Told {

@@ -129,7 +129,7 @@ fn settle(
 ) -> Result<Vec<Cycle>, Error> {
     let mut before: Option<Vec<Cycle>> = None;
     for _ in 0..LOOKS {
-        let Process { memory, image, threads } = process;
+        let Process { memory, image, threads, .. } = process;
         let mut subject = Subject { runtime, memory: *memory, image: *image, threads: *threads };
         scan.look(&mut subject, limits)?;
         let found = scan.deadlocks.clone();

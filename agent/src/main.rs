@@ -7,7 +7,7 @@ use std::time::Duration;
 use anyhow::{Context, bail};
 use goleakguard::config::Config;
 use goleakguard::dump::Form;
-use goleakguard::{doctor, document, dump, leaks, locks, logger, ps, service};
+use goleakguard::{doctor, document, dump, leaks, locks, logger, prove, ps, service};
 use lexopt::prelude::*;
 
 const USAGE: &str = "\
@@ -63,6 +63,8 @@ enum Command {
     },
     /// The service's own child, for a command.
     Document(document::Order),
+    /// The service's own child, for a proof.
+    Prove(prove::Order),
     /// The doctor's own child, to be looked at.
     DoctorSleep,
     Help,
@@ -137,6 +139,7 @@ fn parse(mut args: lexopt::Parser) -> anyhow::Result<Command> {
         (["ps"], config) => Ok(Command::Ps { json, config }),
         (["doctor"], None) => Ok(Command::Doctor),
         (["doctor-sleep"], None) => Ok(Command::DoctorSleep),
+        (["prove", words @ ..], None) => prove::order(words).map(Command::Prove).context("prove"),
         (["document", words @ ..], None) => document::order(words).map(Command::Document).context("document"),
         ([], None) => bail!("what shall it do?"),
         (words, _) => bail!("not understood: {}", words.join(" ")),
@@ -177,7 +180,12 @@ fn execute(command: Command) -> anyhow::Result<ExitCode> {
             leaks::leaks(pid, json, observe, limits, std::io::stdout().lock())?;
         }
         Command::DoctorSleep => doctor::sleep_until_eof(),
+        Command::Prove(order) => {
+            prove::go_first();
+            prove::prove(&order, &Config::load(&order.board)?, std::io::stdout().lock())?;
+        }
         Command::Document(order) => {
+            prove::go_first();
             let config = Config::load(&order.board)?;
             return Ok(if document::make(&order, &config)? {
                 ExitCode::SUCCESS

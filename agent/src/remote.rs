@@ -13,6 +13,7 @@ use nix::errno::Errno;
 use nix::sys::uio::{RemoteIoVec, process_vm_readv};
 use nix::unistd::Pid;
 
+use crate::footprint::ProcFootprint;
 use crate::threads::ProcThreads;
 
 /// The kernel takes so many stretches per call (`UIO_MAXIOV`, include/uapi/linux/uio.h).
@@ -21,6 +22,8 @@ const IOV_MAX: usize = 1024;
 const IOVECS_KEPT: usize = 256;
 /// Types of the auxiliary vector's entry address and of that of 16 random bytes (include/uapi/linux/auxvec.h).
 const AT_ENTRY: u64 = 9;
+/// Type of the page size, likewise.
+const AT_PAGESZ: u64 = 6;
 const AT_RANDOM: u64 = 25;
 
 /// An open process.
@@ -35,6 +38,7 @@ pub struct Remote {
     memory: RemoteMemory,
     image: ImageFile,
     threads: ProcThreads,
+    footprint: ProcFootprint,
 }
 
 struct RemoteMemory {
@@ -69,7 +73,8 @@ impl Remote {
                 return Ok(None);
             }
             let (id, threads) = (TargetId { pid, start }, ProcThreads::new(pid));
-            Ok(Some(Remote { id, path, entry, begin, memory, image, threads }))
+            let footprint = ProcFootprint::new(pid, begin.page);
+            Ok(Some(Remote { id, path, entry, begin, memory, image, threads, footprint }))
         };
         match opened() {
             Err(error) if is_gone(&error) => Ok(None),
@@ -90,7 +95,12 @@ impl Remote {
 
     /// For the engine.
     pub fn process(&mut self) -> Process<'_> {
-        Process { memory: &mut self.memory, image: &mut self.image, threads: &mut self.threads }
+        Process {
+            memory: &mut self.memory,
+            image: &mut self.image,
+            threads: &mut self.threads,
+            footprint: &mut self.footprint,
+        }
     }
 
     /// Whether it still is the process and the program that was opened. Also asks for the file and how it began: a
@@ -223,6 +233,8 @@ struct Begin {
     entry: Addr,
     /// Where its random bytes lie: somewhere else on the stack of each program that is begun.
     random: u64,
+    /// Bytes of a page.
+    page: u64,
 }
 
 impl Begin {
@@ -239,7 +251,7 @@ impl Begin {
                 (u64::from_ne_bytes(key.try_into().ok()?) == wanted).then_some(value)?
             })
         };
-        Some(Begin { entry: Addr(value(AT_ENTRY)?), random: value(AT_RANDOM)? })
+        Some(Begin { entry: Addr(value(AT_ENTRY)?), random: value(AT_RANDOM)?, page: value(AT_PAGESZ)? })
     }
 }
 
@@ -338,12 +350,13 @@ mod tests {
 
     #[test]
     fn each_begin_of_the_same_program_is_another() {
-        let auxv =
-            |random: u64| [AT_ENTRY, 0x40_1000, AT_RANDOM, random, 0, 0].map(u64::to_ne_bytes).concat();
+        let auxv = |random: u64| {
+            [AT_PAGESZ, 4096, AT_ENTRY, 0x40_1000, AT_RANDOM, random, 0, 0].map(u64::to_ne_bytes).concat()
+        };
         let begin = Begin::parse(&auxv(0x7ffd_0000_0009));
-        assert_eq!(begin, Some(Begin { entry: Addr(0x40_1000), random: 0x7ffd_0000_0009 }));
+        assert_eq!(begin, Some(Begin { entry: Addr(0x40_1000), random: 0x7ffd_0000_0009, page: 4096 }));
         assert_ne!(begin, Begin::parse(&auxv(0x7ffe_0000_0009)));
-        assert_eq!(Begin::parse(&auxv(1)[..16]), None);
+        assert_eq!(Begin::parse(&auxv(1)[..32]), None);
         assert_eq!(Begin::parse(&[]), None);
     }
 

@@ -6,6 +6,7 @@ mod discovery;
 mod documents;
 mod figures;
 mod probing;
+mod proving;
 mod refused;
 mod sending;
 mod spooling;
@@ -19,7 +20,9 @@ use glg_engine::detector::{GrowthConfig, GrowthRule};
 use glg_engine::engine::Engine;
 use glg_engine::governor::HitCost;
 use glg_engine::locks::watching::{ContentionConfig, LockConfig};
-use glg_engine::step::{AttributeConfig, Effect, Effects, EngineConfig, Input, Severity, TargetId};
+use glg_engine::step::{
+    AttributeConfig, Effect, Effects, EngineConfig, Input, ProveConfig, Severity, TargetId,
+};
 use glg_proto::wire::{Body, Losses, head};
 use log::{Level, info, log, warn};
 use tokio::io::Interest;
@@ -37,6 +40,7 @@ use commanding::Commanding;
 pub use commanding::RECEIPTS_MAX;
 use figures::Figures;
 use probing::Probing;
+use proving::Proving;
 use refused::Refused;
 use sending::to_bytes;
 use spooling::Spooling;
@@ -75,6 +79,7 @@ struct Service {
     spooling: Spooling,
     /// Nothing while commands are off.
     commanding: Option<Commanding>,
+    proving: Proving,
     /// What others may know.
     state: State,
 }
@@ -113,6 +118,7 @@ pub async fn run(config: Config, board: &Path) -> anyhow::Result<()> {
         figures: Figures::new(),
         spooling: Spooling::new(&config),
         commanding,
+        proving: Proving::new(&config.prove, board),
         state: State::new(&config.service.state, config.watch.max_targets as usize),
         config,
     };
@@ -174,6 +180,7 @@ impl Service {
                 _ = rescan.tick() => self.scan(),
                 event = from_link.recv() => self.link_event(event),
                 (id, outcome) = commanding::made(self.commanding.as_mut()) => self.command_done(id, outcome),
+                (id, proof) = self.proving.proved() => self.proved(id, proof.as_ref()),
                 ready = readable(kernel.as_ref()) => {
                     let mut ready = ready?;
                     if !self.kernel_events(&mut newborn) {
@@ -261,6 +268,7 @@ impl Service {
                         self.input(Input::NotObserved(id));
                     }
                 }
+                Effect::Prove(id) => self.prove(id),
                 Effect::EndObservation(id) => self.end_observation(id),
                 effect @ (Effect::Answer { .. }
                 | Effect::Make { .. }
@@ -338,6 +346,10 @@ fn engine_config(config: &Config, cost: Option<HitCost>, observes: bool) -> Engi
             budget_percent: attribute.budget_percent,
             cost,
         }),
+        prove: config
+            .prove
+            .on_growth
+            .then(|| ProveConfig { every_ms: u64::from(config.prove.every_h) * 3_600_000 }),
         locks: config.locks.enabled.then(|| LockConfig {
             limits: config.locks.limits(),
             deadlock_ms: u64::from(config.locks.deadlock_s) * 1000,

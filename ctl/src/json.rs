@@ -1,7 +1,7 @@
 //! A message as one JSON object. The keys are relied upon by scripts: they are only ever added to.
 
 use glg_proto::locks::{Contention, Deadlock, LockOwner, LockWait, Stuck, StuckThreads};
-use glg_proto::wire::{Body, Class, ClockQuality, Evicted, Grade, Health, Leak, Site, Target};
+use glg_proto::wire::{Body, Class, ClockQuality, Evicted, Grade, Health, Leak, MemoryLimit, Site, Target};
 use serde_json::{Map, Value, json};
 
 use crate::message::Message;
@@ -73,6 +73,22 @@ fn leak_fields(leak: &Leak) -> Value {
         "goroutines": leak.goroutines,
         "baseline": leak.baseline,
         "window_s": leak.window_s,
+        "trend_per_hour": leak.trend.map(|trend| json!({
+            "low": trend.low,
+            "likely": trend.per_hour,
+            "high": trend.high,
+        })),
+        "memory_left": leak.left.map(|left| json!({
+            "minutes": left.minutes,
+            "limit": match left.limit {
+                MemoryLimit::Machine => "machine",
+                MemoryLimit::Cgroup => "cgroup",
+            },
+        })),
+        "observed": leak.observed.map(|observed| json!({
+            "passes": observed.passes,
+            "seconds": observed.seconds,
+        })),
         "sites": leak.sites.iter().map(site).collect::<Vec<Value>>(),
     })
 }
@@ -193,6 +209,10 @@ fn site(site: &Site) -> Value {
             "exited": counted.exited,
             "seconds": f64::from(counted.millis) / 1000.0,
         })),
+        "oldest_s": (site.oldest_s > 0).then_some(site.oldest_s),
+        "orphans": site.orphans,
+        "marked_by_runtime": site.marked,
+        "likely_missing": (!site.missing.is_empty()).then_some(site.missing.as_str()),
     })
 }
 

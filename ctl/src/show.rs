@@ -1,10 +1,11 @@
 //! A message as text, for the person in the workshop at night.
 
+mod leak;
 mod locks;
 
 use std::fmt::{self, Write};
 
-use glg_proto::wire::{Attributed, Body, ClockQuality, Envelope, Grade, Health, Leak, Losses, Site, Target};
+use glg_proto::wire::{Body, ClockQuality, Envelope, Health, Losses, Target};
 
 use crate::json::class;
 use crate::message::Message;
@@ -40,7 +41,7 @@ pub(crate) fn text(message: &Message) -> Result<String, fmt::Error> {
             when(message),
             retained(message)
         )?,
-        Body::Leak(leak) => write_leak(&mut out, leak, message)?,
+        Body::Leak(leak) => leak::write_leak(&mut out, leak, message)?,
         Body::Deadlock(deadlock) => locks::write_deadlock(&mut out, deadlock, envelope)?,
         Body::LockWait(wait) => locks::write_wait(&mut out, wait, envelope)?,
         Body::StuckThreads(threads) => locks::write_threads(&mut out, threads, envelope)?,
@@ -134,65 +135,6 @@ fn headline(out: &mut String, what: &str, target: &Target, envelope: &Envelope) 
         target.go.0,
         target.go.1
     )
-}
-
-fn write_leak(out: &mut String, leak: &Leak, message: &Message) -> fmt::Result {
-    headline(out, "LEAK", &leak.target, &message.envelope)?;
-    let rise = i64::from(leak.goroutines) - i64::from(leak.baseline);
-    writeln!(
-        out,
-        "  growth    {} goroutines, {} {} ago: {rise:+}{}",
-        leak.goroutines,
-        leak.baseline,
-        span(u64::from(leak.window_s)),
-        rate(rise, leak.window_s)
-    )?;
-    if let Some(said) = message.said_ms() {
-        let since = said.saturating_sub(u64::from(leak.window_s) * 1000);
-        writeln!(out, "  since     {} or before", utc(since))?;
-    }
-    writeln!(out, "  grade     {}", grade(leak.grade))?;
-    if leak.sites.is_empty() {
-        writeln!(out, "  created   unknown: no site could be named")?;
-    }
-    for site in &leak.sites {
-        write_site(out, site)?;
-    }
-    Ok(())
-}
-
-fn write_site(out: &mut String, site: &Site) -> fmt::Result {
-    writeln!(out, "  created   in {} at {}:{}", Escaped(&site.function), Escaped(&site.file), site.line)?;
-    writeln!(
-        out,
-        "            {} goroutines in \"{}\", {} more than at the first look",
-        site.count, site.wait, site.grew
-    )?;
-    if let Some(Attributed { created, exited, millis }) = site.attributed {
-        let seconds = f64::from(millis) / 1000.0;
-        writeln!(out, "            created {created}, exited {exited} while watched for {seconds:.1} s")?;
-    }
-    Ok(())
-}
-
-/// `, about 139 a minute`, in the unit that gives a number of some size.
-fn rate(rise: i64, window_s: u32) -> String {
-    if rise <= 0 || window_s == 0 {
-        return String::new();
-    }
-    let window = i64::from(window_s);
-    let units = [(1, "second"), (60, "minute"), (3600, "hour"), (86_400, "day")];
-    let fits =
-        units.iter().map(|(seconds, unit)| (rise * seconds / window, unit)).find(|(count, _)| *count >= 2);
-    fits.map_or(String::new(), |(count, unit)| format!(", about {count} a {unit}"))
-}
-
-fn grade(grade: Grade) -> &'static str {
-    match grade {
-        Grade::Suspected => "suspected: the number grows",
-        Grade::Stuck => "stuck: they never ran while they were observed",
-        Grade::Proven => "proven: nothing that can still run reaches what they wait for",
-    }
 }
 
 /// The device's wall clock, and whether to believe it; where it is known better, that.

@@ -9,7 +9,7 @@ use glg_proto::command::{
     sign_command, sign_receipt,
 };
 use glg_proto::locks::{Contention, Deadlock, LockKind, LockOwner, LockWait, Stuck, StuckThreads};
-use glg_proto::wire::{Body, ClockQuality, Grade, Losses, Target, Timestamp, head};
+use glg_proto::wire::{Body, ClockQuality, Grade, Losses, Observed, Target, Timestamp, head};
 use ring::signature::{Ed25519KeyPair, KeyPair};
 use serde_json::Value;
 
@@ -23,18 +23,53 @@ fn text(envelope: &glg_proto::wire::Envelope) -> String {
 fn a_leak_as_text() {
     let wanted = "\
 LEAK in ota-gateway on van-7 (pid 1412, Go 1.24.11)
-  growth    4412 goroutines, 230 30 min ago: +4182, about 2 a second
-  since     2026-11-22 00:15:15 UTC or before
   grade     suspected: the number grows
+  growth    4412 goroutines, 230 30 min ago: +4182, about 2 a second
+  trend     +8364 an hour, +8100 to +8600 in 95 of 100 cases
+  since     2026-11-22 00:15:15 UTC or before
+  memory    used up in about 2 d 4 h at this rate: the limit of its control group
   created   in main.(*Gateway).forward at gateway/forward.go:128
-            4180 goroutines in \"chan send\", 212 more than at the first look
+            4180 goroutines in \"chan send\", 212 more than at the first look, the oldest for 29 min 10 s or longer
             created 171, exited 3 while watched for 8.0 s
   created   in main.(*Gateway).forward at gateway/forward.go:140
-            4180 goroutines in \"chan send\", 212 more than at the first look
+            4180 goroutines in \"chan send\", 212 more than at the first look, the oldest for 29 min 10 s or longer
   said      2026-11-22 00:45:15 UTC, 1 min 30 s after boot 0102030405060708, message 300
   LOST before this message: 2 samples
 ";
     assert_eq!(text(&leak()), wanted);
+}
+
+#[test]
+fn a_proven_leak_as_text() {
+    let mut message = leak();
+    let Body::Leak(proven) = &mut message.body else { unreachable!() };
+    proven.grade = Grade::Proven;
+    proven.observed = Some(Observed { passes: 4, seconds: 11 });
+    (proven.baseline, proven.window_s) = (4412, 0);
+    (proven.trend, proven.left) = (None, None);
+    proven.sites.truncate(1);
+    let site = &mut proven.sites[0];
+    (site.count, site.grew, site.attributed) = (1, 0, None);
+    (site.oldest_s, site.orphans, site.marked) = (0, Some(1), 1);
+    site.missing = head("(*grpc.ClientConn).Close");
+    let wanted = "\
+LEAK in ota-gateway on van-7 (pid 1412, Go 1.24.11)
+  grade     proven: nothing that can still run reaches what they wait for, in 4 of 4 passes over 11 s
+  growth    4412 goroutines, none seen
+  created   in main.(*Gateway).forward at gateway/forward.go:128
+            1 goroutine in \"chan send\"
+            of 1 the goroutine that created them has ended
+            of 1 the program's own runtime says that they are leaked
+            likely missing: (*grpc.ClientConn).Close
+";
+    assert!(text(&message).starts_with(wanted), "{}", text(&message));
+    let (success, out, _) = run(&["decode", "--json", "-"], &payload(&message));
+    assert!(success);
+    let object: Value = serde_json::from_str(&out).unwrap();
+    assert_eq!(object["observed"], serde_json::json!({"passes": 4, "seconds": 11}));
+    assert_eq!(object["sites"][0]["orphans"], 1);
+    assert_eq!(object["sites"][0]["likely_missing"], "(*grpc.ClientConn).Close");
+    assert_eq!((&object["trend_per_hour"], &object["memory_left"]), (&Value::Null, &Value::Null));
 }
 
 #[test]
@@ -62,6 +97,7 @@ fn hostile_names_and_numbers_stay_text() {
     leak.window_s = u32::MAX;
     for site in &mut leak.sites {
         site.function = head("f\r\u{1b}[1A");
+        site.missing = head("\u{1b}c");
         site.file = head("\u{202e}og.niam");
         site.line = u32::MAX;
     }

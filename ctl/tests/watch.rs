@@ -46,6 +46,7 @@ fn messages_come_as_json() {
         json!({
             "function": "main.(*Gateway).forward", "file": "gateway/forward.go", "line": line,
             "wait": "chan send", "count": 4180, "grew": 212, "attributed": attributed,
+            "oldest_s": 1750, "orphans": null, "marked_by_runtime": 0, "likely_missing": null,
         })
     };
     let wanted = [
@@ -53,8 +54,10 @@ fn messages_come_as_json() {
                "payload_bytes": 48, "bytes": 73, "retained": true}),
         json!({"kind": "leak", "target": {"name": "ota-gateway", "pid": 1412, "go": "1.24.11"},
                "grade": "suspected", "goroutines": 4412, "baseline": 230, "window_s": 1800,
+               "trend_per_hour": {"low": 8100, "likely": 8364, "high": 8600},
+               "memory_left": {"minutes": 3120, "limit": "cgroup"}, "observed": null,
                "sites": [site(128, json!({"created": 171, "exited": 3, "seconds": 8.0})), site(140, Value::Null)],
-               "payload_bytes": 163, "bytes": 189, "retained": false}),
+               "payload_bytes": 187, "bytes": 213, "retained": false}),
         json!({"kind": "offline", "goodbye": true, "payload_bytes": 32, "bytes": 57, "retained": false}),
     ];
     for (line, wanted) in lines.iter().zip(wanted) {

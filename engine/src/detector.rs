@@ -18,7 +18,7 @@ use crate::history::{Closed, History, Ring, Sample};
 
 /// Parts that a window is cut into.
 pub(crate) const BUCKETS: usize = 8;
-const PAIRS: usize = BUCKETS * (BUCKETS - 1) / 2;
+pub(crate) const PAIRS: usize = BUCKETS * (BUCKETS - 1) / 2;
 /// Concordant less discordant pairs of 28: 24 is tau = 0.857, p < 0.001 for independent values.
 const MIN_CONCORDANCE: i32 = 24;
 /// Each half has to carry this share of the whole rise, in per cent.
@@ -83,7 +83,7 @@ pub fn growth(history: &History, closed: Closed, config: &GrowthConfig) -> Optio
 fn growth_in(ring: &Ring, coarser: &[&Ring], rule: GrowthRule) -> Option<Growth> {
     let newest = ring.iter().next_back()?.at_s;
     let start = newest.checked_sub(rule.window_s)?;
-    let buckets = bucket_minima(ring, start, rule.window_s)?;
+    let buckets = bucket_minima(ring, start, rule.window_s, |sample| Some(sample.min))?;
     let [first, .., before_last, last] = buckets;
     if !rises(&buckets, rule) {
         return None;
@@ -106,14 +106,19 @@ pub(crate) fn rises(buckets: &[u32; BUCKETS], rule: GrowthRule) -> bool {
         && rises_in_both_halves(buckets)
 }
 
-/// The smallest count of each eighth of the window; `None` unless every one has a sample.
-fn bucket_minima(ring: &Ring, start: u32, window_s: u32) -> Option<[u32; BUCKETS]> {
+/// The smallest value of each eighth of the window; `None` unless every one has a sample with one.
+pub(crate) fn bucket_minima(
+    ring: &Ring,
+    start: u32,
+    window_s: u32,
+    value: fn(&Sample) -> Option<u32>,
+) -> Option<[u32; BUCKETS]> {
     let mut minima = [None::<u32>; BUCKETS];
     for sample in ring.iter().rev().take_while(|s| s.at_s > start) {
         let into = u64::from(sample.at_s - start - 1);
         let index = usize::try_from(into * BUCKETS as u64 / u64::from(window_s.max(1))).ok()?;
         let slot = minima.get_mut(index.min(BUCKETS - 1))?;
-        *slot = Some(slot.map_or(sample.min, |min| min.min(sample.min)));
+        *slot = [*slot, value(&sample)].into_iter().flatten().min();
     }
     let mut out = [0; BUCKETS];
     for (out, min) in out.iter_mut().zip(minima) {
@@ -137,11 +142,17 @@ fn concordance(buckets: &[u32; BUCKETS]) -> i32 {
     pairs(buckets).map(|(change, _)| i32::from(change > 0) - i32::from(change < 0)).sum()
 }
 
-/// The median of all pairs' slopes, times the number of buckets: the rise over the window.
-fn theil_sen_rise(buckets: &[u32; BUCKETS]) -> Option<i64> {
-    // In units of 1/840 (the least common multiple of 1..=8) per bucket, so that it stays in integers.
+/// The slopes between all pairs in rising order, in units of 1/840 (the least common multiple of 1..=8) per bucket, so
+/// that they stay in integers.
+pub(crate) fn slopes(buckets: &[u32; BUCKETS]) -> Vec<i64, PAIRS> {
     let mut slopes: Vec<i64, PAIRS> = pairs(buckets).map(|(change, apart)| change * 840 / apart).collect();
     slopes.sort_unstable();
+    slopes
+}
+
+/// The median of all pairs' slopes, times the number of buckets: the rise over the window.
+fn theil_sen_rise(buckets: &[u32; BUCKETS]) -> Option<i64> {
+    let slopes = slopes(buckets);
     let (a, b) = (slopes.get(PAIRS / 2 - 1)?, slopes.get(PAIRS / 2)?);
     Some((a + b) / 2 * BUCKETS as i64 / 840)
 }
@@ -203,7 +214,7 @@ mod tests {
         let config = HistoryConfig { fine: ring(1, 300), middle: ring(60, 240), coarse: ring(900, 672) };
         let mut history = History::new(&config);
         (0..seconds).find_map(|s| {
-            let closed = history.add(s, count(s), Waits::default());
+            let closed = history.add(s, count(s), Waits::default(), 0);
             growth(&history, closed, &RULES).map(|g| (s, g))
         })
     }
@@ -264,7 +275,7 @@ mod tests {
         let config = HistoryConfig { fine: ring(1, 300), middle: ring(60, 240), coarse: ring(900, 672) };
         let mut history = History::new(&config);
         for s in 0..5 * 86_400 {
-            let closed = history.add(s, daily(s), Waits::default());
+            let closed = history.add(s, daily(s), Waits::default(), 0);
             assert!(s < 86_400 || growth(&history, closed, &RULES).is_none(), "daily swing at {s}");
         }
     }
@@ -279,7 +290,7 @@ mod tests {
             let mut history = History::new(&config);
             let suspicions = (0..400_000u32).filter(|s| {
                 let count = 40 + noise(s + seed * 1_000_003, 360 + seed * 200);
-                let closed = history.add(*s, count, Waits::default());
+                let closed = history.add(*s, count, Waits::default(), 0);
                 growth(&history, closed, &RULES).is_some()
             });
             let suspicions = suspicions.count();
@@ -297,7 +308,7 @@ mod tests {
             coarse: ring(900, 672),
         });
         for s in (0..10).chain(20..32) {
-            let closed = history.add(s, s * 100, Waits::default());
+            let closed = history.add(s, s * 100, Waits::default(), 0);
             assert_eq!(growth(&history, closed, &RULES), None, "at {s}");
         }
     }

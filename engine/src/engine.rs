@@ -4,15 +4,19 @@ mod commanding;
 mod contending;
 mod keeping;
 mod locking;
+mod proving;
 
 use alloc::boxed::Box;
 use alloc::vec::Vec;
 
-use glg_proto::wire::{Body, ClockQuality, Envelope, Grade, Leak, Losses, Site, Timestamp};
+use glg_proto::wire::{Body, ClockQuality, Envelope, Grade, Leak, Losses, Timestamp};
 
 use commanding::Commanding;
 use contending::Observing;
 use keeping::Keeping;
+pub use proving::ProveConfig;
+use proving::Proving;
+pub(crate) use proving::Suspicion;
 
 use crate::ages::Ages;
 use crate::census::{Census, Taking};
@@ -32,6 +36,7 @@ use crate::runtime::{Lifecycle, Runtime};
 use crate::step::{
     Effect, Effects, EngineConfig, Event, FilePoint, Input, Name, Note, Process, Rung, TargetId,
 };
+use crate::trend;
 use crate::watch::{Phase, Watch, act};
 pub use crate::watch::{Waiting, Watched};
 
@@ -86,6 +91,8 @@ pub struct Engine {
     census: Census,
     attribution: Option<Attribution>,
     /// One target at a time.
+    proving: Option<Proving>,
+    /// One target at a time.
     observing: Option<Observing>,
     /// The last look at threads. One serves all targets.
     scan: Scan,
@@ -123,6 +130,7 @@ impl Engine {
             walker: Walker::new(config.chunk_bytes),
             census: Census::with_ages(config.census_sites, Ages::new(config.census_ages)),
             attribution: None,
+            proving: None,
             observing: None,
             scan: Scan::default(),
             figures: Figures::default(),
@@ -147,8 +155,10 @@ impl Engine {
     /// The targets, and what others may know of each.
     pub fn targets(&self) -> impl Iterator<Item = Watched> + Clone + '_ {
         let probed = self.attribution.as_ref().map(|attribution| attribution.id);
+        let proving = self.proving.as_ref().map(|proving| proving.id);
         self.watches.iter().map(move |watch| {
             let rung = match watch.phase {
+                _ if proving == Some(watch.id) => Rung::Prove,
                 _ if probed == Some(watch.id) => Rung::Attribute,
                 Phase::Observing(_) => Rung::Census,
                 Phase::Starting { .. } | Phase::Calm { .. } | Phase::Alerted { .. } => Rung::Watch,
@@ -182,6 +192,7 @@ impl Engine {
             Input::Gone(id) => self.forget(id, effects),
             Input::Hits(hits) => self.hits(now_ms, hits, effects),
             Input::Attributed { id, millis, counts } => self.attributed(id, millis, counts),
+            Input::Proved { id, proof } => self.proved(now, id, proof, effects),
             Input::Observing(counted, longest_ns) => self.observing(now_ms, counted, longest_ns, effects),
             Input::Observed { id, observation, mut process } => {
                 self.observed(now, id, observation, &mut process, effects);
@@ -228,6 +239,7 @@ impl Engine {
                     locks: LockWatch::default(),
                     observe_after_ms: 0,
                     threads_unseen: false,
+                    suspicion: Suspicion::begin(now_ms, self.config.prove),
                     asked: false,
                     waiting: (None, 0),
                 });
@@ -274,7 +286,8 @@ impl Engine {
         let waits = self.threads(now, id, process, effects);
         let Some(watch) = self.watches.iter_mut().find(|watch| watch.id == id) else { return };
         let now_s = u32::try_from(now_ms / 1000).unwrap_or(u32::MAX);
-        let closed = watch.history.add(now_s, count, waits);
+        let resident_kib = process.footprint.resident_kib().unwrap_or(0);
+        let closed = watch.history.add(now_s, count, waits, resident_kib);
         watch.waits(now_s, waits);
         watch.settle(count);
         let probing = self.attribution.as_ref().is_some_and(|a| a.id == id);
@@ -285,6 +298,8 @@ impl Engine {
             self.conclude(now, id, count, process, effects);
         } else if let Some(growth) = watch.suspicion(now_ms, count, closed, &self.config) {
             self.observe(now_ms, id, growth, process, effects);
+        } else {
+            self.climb(now_ms, id, effects);
         }
     }
 
@@ -417,30 +432,24 @@ impl Engine {
             return watch.say(effects, Event::NotConfirmed);
         };
         watch.phase = Phase::Alerted { at_ms: now.mono_ms, level: count };
-        let oldest_s = sites.iter().map(|site| site.oldest_s).max().unwrap_or(0);
-        let sites = sites.iter().map(|site| watch.name_site(process.image, site, effects)).collect();
+        let window_s =
+            [growth.window_s, self.config.growth.medium.window_s, self.config.growth.fast.window_s];
+        let trend_of = |window_s: &u32| trend::goroutines(&watch.history, *window_s);
         let leak = Leak {
             target: watch.describe(),
             grade: Grade::Suspected,
             goroutines: count,
             baseline: growth.baseline,
             window_s: growth.window_s.saturating_add(investigation.observed_s(now.mono_ms)),
-            sites,
+            trend: window_s.iter().find_map(trend_of),
+            left: process.footprint.room().and_then(|room| {
+                window_s.iter().find_map(|window_s| trend::left(&watch.history, *window_s, room))
+            }),
+            observed: None,
+            sites: sites.iter().map(|site| watch.name_site(process.image, site, effects)).collect(),
         };
-        let event = match leak.sites.first() {
-            Some(Site { function, line, .. }) => {
-                let function = function.clone();
-                Event::Leaking { goroutines: count, function, line: *line, oldest_s }
-            }
-            None => Event::NotConfirmed,
-        };
-        watch.say(effects, event);
-        let note = Note { id, name: watch.name.clone(), event: Event::AlertTooLarge };
-        self.figures.alerts += 1;
-        let envelope = self.envelope(now, Body::Leak(leak));
-        if self.outbox.push(envelope).is_err() {
-            act(effects, Effect::Note(note));
-        }
+        watch.suspicion.alerted(&leak);
+        self.tell(now, id, leak, effects);
     }
 }
 

@@ -1,8 +1,8 @@
-//! The goroutine counts and the lock waits of one target over time, in three fixed rings of decreasing
+//! The goroutine counts, the lock waits and the memory of one target over time, in three fixed rings of decreasing
 //! resolution.
 //!
 //! The coarser rings keep the smallest and largest count of each step: a leak raises the smallest, a burst
-//! only the largest. Of the waits they keep the most and the longest.
+//! only the largest. Of the waits they keep the most and the longest, of the memory the smallest.
 
 pub mod checkpoint;
 
@@ -21,6 +21,22 @@ pub struct Sample {
     pub max: u32,
     /// Threads and their longest wait.
     pub waits: Waits,
+    /// KiB of the process in memory, the smallest; 0 when that is not known.
+    pub resident_kib: u32,
+}
+
+impl Sample {
+    /// Takes a later one of the same step into this one.
+    fn take(&mut self, later: Sample) {
+        self.min = self.min.min(later.min);
+        self.max = self.max.max(later.max);
+        self.waits.threads = self.waits.threads.max(later.waits.threads);
+        self.waits.longest_s = self.waits.longest_s.max(later.waits.longest_s);
+        self.resident_kib = match (self.resident_kib, later.resident_kib) {
+            (0, known) | (known, 0) => known,
+            (one, other) => one.min(other),
+        };
+    }
 }
 
 /// Threads that waited for a lock in C.
@@ -70,10 +86,7 @@ impl Ring {
         let step = sample.at_s - sample.at_s % self.step_s;
         match &mut self.open {
             Some(open) if open.at_s == step => {
-                open.min = open.min.min(sample.min);
-                open.max = open.max.max(sample.max);
-                open.waits.threads = open.waits.threads.max(sample.waits.threads);
-                open.waits.longest_s = open.waits.longest_s.max(sample.waits.longest_s);
+                open.take(sample);
                 None
             }
             open => {
@@ -187,9 +200,10 @@ impl History {
         self.fine.waited(longest_s);
     }
 
-    /// Adds a count; each ring feeds the next coarser one. Says what the coarsest ring is that closed a step.
-    pub fn add(&mut self, at_s: u32, count: u32, waits: Waits) -> Closed {
-        let now = Sample { at_s, min: count, max: count, waits };
+    /// Adds a count, and what was seen with it; each ring feeds the next coarser one. Says what the coarsest ring is
+    /// that closed a step.
+    pub fn add(&mut self, at_s: u32, count: u32, waits: Waits, resident_kib: u32) -> Closed {
+        let now = Sample { at_s, min: count, max: count, waits, resident_kib };
         let Some(fine) = self.fine.add(now) else { return Closed::Nothing };
         let Some(middle) = self.middle.add(fine) else { return Closed::Fine };
         match self.coarse.add(middle) {
@@ -217,7 +231,7 @@ mod tests {
     use super::*;
 
     fn sample(at_s: u32, min: u32, max: u32) -> Sample {
-        Sample { at_s, min, max, waits: Waits::default() }
+        Sample { at_s, min, max, waits: Waits::default(), resident_kib: 0 }
     }
 
     #[test]
@@ -242,14 +256,15 @@ mod tests {
         let mut history = History::new(&HistoryConfig { fine: r(1), middle: r(60), coarse: r(900) });
         for second in 0..2000u32 {
             let waits = Waits { threads: u16::from(second % 60 == 40), longest_s: 3 };
-            history.add(second, if second % 60 == 30 { 500 } else { 10 + second / 60 }, waits);
+            let resident_kib = if second % 7 == 0 { 0 } else { 1000 + second % 60 };
+            history.add(second, if second % 60 == 30 { 500 } else { 10 + second / 60 }, waits, resident_kib);
         }
         let waits = Waits { threads: 1, longest_s: 3 };
-        assert!(history.middle.iter().all(|minute| minute.waits == waits));
+        assert!(history.middle.iter().all(|minute| minute.waits == waits && minute.resident_kib < 1004));
         let minutes: alloc::vec::Vec<_> = history.middle.iter().collect();
         assert_eq!(minutes.len(), 10);
         assert!(minutes.iter().all(|m| m.max == 500 && m.min == 10 + m.at_s / 60), "{minutes:?}");
         let quarter = history.coarse.iter().next().unwrap();
-        assert_eq!(quarter, Sample { waits, ..sample(0, 10, 500) });
+        assert_eq!(quarter, Sample { waits, resident_kib: 1000, ..sample(0, 10, 500) });
     }
 }

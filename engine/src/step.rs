@@ -7,12 +7,15 @@ use core::ops::Range;
 
 use glg_proto::command::{CommandId, DocumentKind, Outcome};
 use glg_proto::locks::{LockKind, LockOwner};
-use glg_proto::wire::Losses;
+use glg_proto::proof::Proof;
+use glg_proto::wire::{Grade, Leak, Losses};
 use heapless::String;
 
 use crate::buildinfo::GoVersion;
 use crate::contention::{Counted, Observation};
 use crate::detector::GrowthConfig;
+pub use crate::engine::ProveConfig;
+use crate::footprint::Footprint;
 use crate::governor::{HitCost, Spent};
 use crate::history::HistoryConfig;
 use crate::investigation::CreationCount;
@@ -43,11 +46,13 @@ pub enum Rung {
     Census,
     /// The probes are on as well.
     Attribute,
+    /// It is observed for goroutines that can never go on.
+    Prove,
 }
 
 impl Rung {
     /// All, the lowest first.
-    pub const ALL: [Rung; 3] = [Rung::Watch, Rung::Census, Rung::Attribute];
+    pub const ALL: [Rung; 4] = [Rung::Watch, Rung::Census, Rung::Attribute, Rung::Prove];
 
     /// In one word.
     #[must_use]
@@ -56,6 +61,7 @@ impl Rung {
             Rung::Watch => "watch",
             Rung::Census => "census",
             Rung::Attribute => "attribute",
+            Rung::Prove => "prove",
         }
     }
 }
@@ -90,6 +96,8 @@ pub struct EngineConfig {
     pub chunk_bytes: usize,
     /// Whether and how long to probe; `None`: never.
     pub attribute: Option<AttributeConfig>,
+    /// Whether and when leaks are proven; `None`: never.
+    pub prove: Option<ProveConfig>,
     /// Whether and how threads are looked at that wait in C; `None`: not at all.
     pub locks: Option<LockConfig>,
     /// Milliseconds between two checkpoints of the history; 0 for only at the end.
@@ -117,6 +125,8 @@ pub struct Process<'a> {
     pub image: &'a mut dyn Image,
     /// Its threads.
     pub threads: &'a mut dyn Threads,
+    /// How much memory it takes.
+    pub footprint: &'a mut dyn Footprint,
 }
 
 /// What happened.
@@ -154,6 +164,13 @@ pub enum Input<'a> {
     },
     /// The probes could not be attached.
     NotAttached(TargetId),
+    /// An observation for leaks has ended; `None` when it came to nothing.
+    Proved {
+        /// Of which target.
+        id: TargetId,
+        /// What it has shown.
+        proof: Option<&'a Proof>,
+    },
     /// What has been counted since the observation of locks began, and how long the longest wait in the time since
     /// the last such input was, in nanoseconds, as far as it was a long one.
     Observing(Counted, u64),
@@ -214,6 +231,8 @@ pub enum Effect {
     },
     /// Take the probes off, read what they counted and report [`Input::Attributed`].
     Detach(TargetId),
+    /// Observe a process for goroutines that can never go on, and report [`Input::Proved`].
+    Prove(TargetId),
     /// Measure in the kernel how long threads wait in C, and report it as [`Input::Observing`].
     Observe {
         /// Of which process.
@@ -305,11 +324,17 @@ pub enum Event {
     NotConfirmed,
     /// The functions that goroutines are created and ended by were not found: no creations are counted.
     NotAttachable,
+    /// It is observed for goroutines that can never go on.
+    Proving,
+    /// None is leaked for certain, or stuck; why nothing could be proven, if so.
+    Unproven(String<{ glg_proto::proof::REASON_MAX }>),
     /// It leaks: the alert is in the outbox.
     Leaking {
-        /// Its goroutines.
+        /// How sure that is.
+        grade: Grade,
+        /// Its goroutines at the sites that are named, or all of them where only growth is known.
         goroutines: u32,
-        /// The function that creates most of them.
+        /// The function that creates most of them; empty when unknown.
         function: String<{ glg_proto::wire::FUNCTION_MAX }>,
         /// Line of the `go` statement.
         line: u32,
@@ -380,6 +405,21 @@ pub enum Event {
 }
 
 impl Event {
+    /// About an alert.
+    #[must_use]
+    pub fn leaking(leak: &Leak) -> Event {
+        let of_sites = leak.sites.iter().fold(0, |sum: u32, site| sum.saturating_add(site.count));
+        let (function, line) =
+            leak.sites.first().map(|site| (site.function.clone(), site.line)).unwrap_or_default();
+        Event::Leaking {
+            grade: leak.grade,
+            goroutines: if leak.grade == Grade::Suspected { leak.goroutines } else { of_sites },
+            function,
+            line,
+            oldest_s: leak.sites.iter().map(|site| site.oldest_s).max().unwrap_or(0),
+        }
+    }
+
     /// Whether the process is not to be looked at again.
     #[must_use]
     pub fn is_refusal(&self) -> bool {
@@ -410,6 +450,8 @@ impl Event {
             | Event::Unnamed(_) => Severity::Warning,
             Event::Watching { .. }
             | Event::Growing { .. }
+            | Event::Proving
+            | Event::Unproven(_)
             | Event::Observing
             | Event::NotContended
             | Event::NotConfirmed

@@ -3,8 +3,10 @@
 use core::fmt::Write as _;
 
 use glg_proto::wire::{Site, Target, tail};
+use heapless::String;
 
 use crate::detector::{CONFIRMS_PER_WINDOW, Growth, growth};
+use crate::engine::Suspicion;
 use crate::goroutines::Counter;
 use crate::history::checkpoint::Told;
 use crate::history::{Closed, History, Waits};
@@ -85,6 +87,8 @@ pub(crate) struct Watch {
     pub(crate) observe_after_ms: u64,
     /// Whether the log has said that its threads cannot be looked at.
     pub(crate) threads_unseen: bool,
+    /// What is suspected of it, and what of that is proven.
+    pub(crate) suspicion: Suspicion,
     /// Whether the cloud wants it looked at as if it had grown.
     pub(crate) asked: bool,
     /// What is shown of its waits, and the second from which on that may change.
@@ -189,6 +193,10 @@ impl Watch {
             count: site.count,
             grew: site.grew,
             attributed: site.attributed,
+            oldest_s: site.oldest_s,
+            orphans: None,
+            marked: 0,
+            missing: String::new(),
         }
     }
 }

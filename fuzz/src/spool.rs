@@ -129,7 +129,7 @@ pub fn seeds() -> Vec<Vec<u8>> {
     let mut history = History::new(&HISTORY);
     for second in (0..40_000).step_by(30) {
         let waits = Waits { threads: u16::from(second % 7 == 0), longest_s: 2 };
-        history.add(second, 100 + second % 300, waits);
+        history.add(second, 100 + second % 300, waits, 60_000 + second % 7 * 512);
     }
     let told = Some(Told { at_s: 3000, level: 250 });
     let targets = [

@@ -1,8 +1,8 @@
 //! The wire decoder: what the cloud's side reads from a network.
 
 use glg_proto::wire::{
-    Attributed, Body, ClockQuality, Envelope, Grade, Leak, Losses, MESSAGE_MAX, Online, Site, Target,
-    Timestamp, Wait, decode, encode, head,
+    Attributed, Body, ClockQuality, Envelope, Grade, Leak, Left, Losses, MESSAGE_MAX, MemoryLimit, Observed,
+    Online, Site, Target, Timestamp, Trend, Wait, decode, encode, head,
 };
 
 /// Any bytes decode to an error or to an envelope; an envelope can be encoded and comes back the same.
@@ -32,6 +32,10 @@ pub fn seeds() -> Vec<Vec<u8>> {
         count: 4180,
         grew: 212,
         attributed,
+        oldest_s: 1750,
+        orphans: Some(4178),
+        marked: 3,
+        missing: head("(*grpc.ClientConn).Close"),
     };
     let counted = Some(Attributed { created: 171, exited: 2, millis: 8000 });
     let leak = Leak {
@@ -40,6 +44,9 @@ pub fn seeds() -> Vec<Vec<u8>> {
         goroutines: 4412,
         baseline: 230,
         window_s: 1800,
+        trend: Some(Trend { low: -8, per_hour: 8364, high: 8600 }),
+        left: Some(Left { minutes: 3120, limit: MemoryLimit::Cgroup }),
+        observed: Some(Observed { passes: 4, seconds: 10 }),
         sites: [site(Wait::ChanSend, counted), site(Wait::Select, None), site(Wait::IoWait, counted)]
             .into_iter()
             .collect(),

@@ -3,7 +3,8 @@
 //
 // It prints "READY <pid>" when all of them are at rest, and answers `expected` with their numbers: "leaked" can never
 // go on, "alive" can, and of "unclear" it cannot be known from outside. With the argument "movers" all are alive, and
-// what they wait for is moved about all the time.
+// what they wait for is moved about all the time, as often as a second argument says, "50us": `moves` says how often
+// that was done.
 package main
 
 import (
@@ -34,12 +35,16 @@ var (
 
 func main() {
 	if len(os.Args) > 1 && os.Args[1] == "movers" {
-		move()
+		if err := move(os.Args[2:]); err != nil {
+			fmt.Fprintln(os.Stderr, err)
+			os.Exit(2)
+		}
 	} else {
 		// What only a finaliser or a weak pointer reaches stays as it is, but for what is to be in their queues.
 		debug.SetGCPercent(-1)
 		// First of all: what is freed for the queues is used again, and stacks still refer to what was there before.
 		leak()
+		scrub(64)
 		fillQueues()
 		live()
 		for _, more := range others {
@@ -53,7 +58,23 @@ func main() {
 			defer lock.Unlock()
 			return map[string][]one{"leaked": leaked, "alive": alive, "unclear": unclear}
 		},
+		"moves": moves,
 	})
+}
+
+// scrub writes over what calls have left on the stack: later ones do not fill every word of their frames, and what
+// stands in one that is in use counts as a reference.
+//
+//go:noinline
+func scrub(depth int) byte {
+	var room [1024]byte
+	for i := range room {
+		room[i] = byte(depth)
+	}
+	if depth > 0 {
+		return scrub(depth-1) + room[depth]
+	}
+	return room[0]
 }
 
 // Filled in by files for newer releases: more goroutines, and what is to be in queues.

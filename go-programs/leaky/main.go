@@ -20,6 +20,7 @@ func main() {
 	requests := flag.Float64("requests", 200, "requests per second; each is one short-lived goroutine")
 	rate := flag.Float64("rate", 20, "of those, forwarded to the cloud per second; these leak once the leak has begun")
 	leakAfter := flag.Duration("leak-after", 0, "begin to leak this long after the start (0: only when told)")
+	keep := flag.Bool("keep", false, "remember what leaks, so that it can still be reached")
 	exitAtEOF := flag.Bool("stdin", false, "exit when standard input ends")
 	flag.Parse()
 
@@ -28,7 +29,7 @@ func main() {
 	signal.Notify(stop, syscall.SIGTERM)
 
 	startServices()
-	gateway := &Gateway{jobs: startDiagnostics()}
+	gateway := &Gateway{jobs: startDiagnostics(), keep: *keep}
 	go gateway.serve(*requests, *rate)
 	if *leakAfter > 0 {
 		time.AfterFunc(*leakAfter, gateway.beginLeak)

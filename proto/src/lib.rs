@@ -2,6 +2,7 @@
 //!
 //! - [`probe`]: what the kernel programs hand to the agent (plain structs, native endian, one machine).
 //! - [`wire`]: what the vehicle sends to the cloud (postcard in a versioned envelope).
+//! - [`proof`]: what the service's child that looks for leaks hands to it (postcard, one program).
 //! - [`locks`]: the part of that about locks in C.
 //! - [`audit`]: what a vehicle remembers of commands.
 //! - [`command`]: what the cloud asks a vehicle for, and its answers, both signed.
@@ -18,6 +19,8 @@ pub mod command;
 #[cfg(feature = "wire")]
 pub mod locks;
 pub mod probe;
+#[cfg(feature = "wire")]
+pub mod proof;
 #[cfg(feature = "wire")]
 pub mod topics;
 #[cfg(feature = "wire")]

@@ -7,8 +7,8 @@ use glg_proto::locks::{Contention, Deadlock, LockKind, LockOwner, LockWait, Stuc
 use glg_proto::topics::Topic;
 use glg_proto::wire::{
     ALERT_MAX, Attributed, Body, Class, ClockQuality, DecodeError, Envelope, Evicted, Grade, Health, Leak,
-    Losses, MESSAGE_MAX, MessageId, Online, Site, Target, Timestamp, TooLarge, Wait, decode, encode,
-    encode_alert, head, tail,
+    Left, Losses, MESSAGE_MAX, MemoryLimit, MessageId, Observed, Online, Site, Target, Timestamp, TooLarge,
+    Trend, Wait, decode, encode, encode_alert, head, tail,
 };
 use heapless::Vec;
 
@@ -55,6 +55,10 @@ impl Random {
                 count: self.u32(),
                 grew: self.u32(),
                 attributed: Some(attributed).filter(|_| self.below(2) == 0),
+                oldest_s: self.u32(),
+                orphans: Some(self.u32()).filter(|_| self.below(2) == 0),
+                marked: self.u32(),
+                missing: self.text(),
             };
             sites.push(site).unwrap();
         }
@@ -64,8 +68,22 @@ impl Random {
             goroutines: self.u32(),
             baseline: self.u32(),
             window_s: self.u32(),
+            trend: Some(self.trend()).filter(|_| self.below(2) == 0),
+            left: Some(self.left()).filter(|_| self.below(2) == 0),
+            observed: Some(Observed { passes: self.next() as u8, seconds: self.next() as u16 })
+                .filter(|_| self.below(2) == 0),
             sites,
         }
+    }
+
+    fn trend(&mut self) -> Trend {
+        let mut number = || self.u32().cast_signed();
+        Trend { low: number(), per_hour: number(), high: number() }
+    }
+
+    fn left(&mut self) -> Left {
+        let limit = [MemoryLimit::Machine, MemoryLimit::Cgroup][self.below(2)];
+        Left { minutes: self.u32(), limit }
     }
 
     fn target(&mut self) -> Target {
@@ -208,6 +226,10 @@ fn typical() -> Envelope {
         count: 4180,
         grew: 212,
         attributed: Some(Attributed { created: 171, exited: 0, millis: 8000 }),
+        oldest_s: 1750,
+        orphans: None,
+        marked: 0,
+        missing: head(""),
     };
     envelope(Body::Leak(Leak {
         target: Target { name: head("ota-gateway"), pid: 1412, go: (24, 11) },
@@ -215,8 +237,24 @@ fn typical() -> Envelope {
         goroutines: 4412,
         baseline: 230,
         window_s: 1800,
+        trend: Some(Trend { low: 8100, per_hour: 8364, high: 8600 }),
+        left: Some(Left { minutes: 3120, limit: MemoryLimit::Cgroup }),
+        observed: None,
         sites: Vec::from_slice(&[site]).unwrap(),
     }))
+}
+
+/// What follows it when there is proof.
+fn proven() -> Envelope {
+    let Body::Leak(mut leak) = typical().body else { panic!("no leak") };
+    leak.grade = Grade::Proven;
+    leak.observed = Some(Observed { passes: 4, seconds: 10 });
+    for site in &mut leak.sites {
+        (site.orphans, site.marked) = (Some(4178), 3);
+        site.missing = head("(*grpc.ClientConn).Close");
+        site.attributed = None;
+    }
+    envelope(Body::Leak(leak))
 }
 
 /// The largest leak with `sites` sites that the types allow.
@@ -230,6 +268,10 @@ fn worst(sites: usize) -> Envelope {
         count: u32::MAX,
         grew: u32::MAX,
         attributed,
+        oldest_s: u32::MAX,
+        orphans: Some(u32::MAX),
+        marked: u32::MAX,
+        missing: head(&"m".repeat(99)),
     };
     Envelope {
         device: head(&"x".repeat(99)),
@@ -244,6 +286,9 @@ fn worst(sites: usize) -> Envelope {
             goroutines: u32::MAX,
             baseline: u32::MAX,
             window_s: u32::MAX,
+            trend: Some(Trend { low: i32::MIN, per_hour: i32::MIN, high: i32::MIN }),
+            left: Some(Left { minutes: u32::MAX, limit: MemoryLimit::Cgroup }),
+            observed: Some(Observed { passes: u8::MAX, seconds: u16::MAX }),
             sites: (0..sites).map(|_| site.clone()).collect(),
         }),
     }
@@ -309,14 +354,26 @@ fn bytes_of_every_body_are_pinned() {
         + "0b6f74612d67617465776179" + "840b" + "180b" // target
         + "00" // grade
         + "bc22" + "e601" + "880e" // goroutines, baseline, window
+        + "01" + "c87e" + "d88201" + "b08601" // trend
+        + "01" + "b018" + "01" // left
+        + "00" // observed
         + "01" // sites
         + "176d61696e2e282a47617465776179292e666f7277617264"
         + "212f6275696c642f76656869636c652f676174657761792f666f72776172642e676f"
         + "8001" // line
         + "05" // wait
         + "d420" + "d401" // count, grew
-        + "01" + "ab01" + "00" + "c03e"; // attributed
+        + "01" + "ab01" + "00" + "c03e" // attributed
+        + "d60d" + "00" + "00" + "00"; // oldest, orphans, marked, missing
     assert_eq!(hex(&bytes(&typical())), front.clone() + &leak);
+    let proven = hex(&bytes(&proven()));
+    let (_, behind) = proven.split_once("b018").unwrap();
+    assert!(
+        behind.starts_with("01" /* limit */) && behind[2..].starts_with("01040a" /* observed */),
+        "{behind}"
+    );
+    let missing = "18282a677270632e436c69656e74436f6e6e292e436c6f7365";
+    assert!(behind.ends_with(&format!("00d60d01d22003{missing}")), "{behind}");
     let target = "0767617465776179".to_owned() + "840b" + "180b";
     let member = |tid: &str, goid: &str, line: &str| {
         let names = "0d686f6c645f616e645f63616c6c".to_owned() + "096d61696e2e776f726b";
@@ -471,12 +528,18 @@ fn an_alert_with_one_site_always_fits() {
     let mut alert = worst(1);
     let used = encode_alert(&mut alert, &mut buffer).unwrap().to_vec();
     println!("largest alert with one site: {} B of {ALERT_MAX} B", used.len());
-    assert_eq!(decode(&used), Ok(worst(1)));
+    assert_eq!(decode(&used), Ok(alert.clone()), "the caller sees what was left out");
+    let Body::Leak(Leak { sites, trend, left, observed, .. }) = &alert.body else { panic!("{alert:?}") };
+    let Body::Leak(all) = worst(1).body else { panic!("no leak") };
+    assert_eq!((trend, left, observed), (&all.trend, &all.left, &all.observed), "numbers stay");
+    let (site, whole) = (&sites[0], &all.sites[0]);
+    assert_eq!((&site.function, site.line, site.wait), (&whole.function, whole.line, whole.wait));
+    assert_eq!((site.count, site.grew, site.oldest_s), (whole.count, whole.grew, whole.oldest_s));
+    assert_eq!((site.orphans, site.marked), (whole.orphans, whole.marked));
 
-    let mut alert = worst(3);
-    let used = encode_alert(&mut alert, &mut buffer).unwrap().to_vec();
-    assert_eq!(decode(&used), Ok(worst(1)), "the sites behind the first are left out");
-    assert_eq!(alert, worst(1), "and the caller sees it");
+    let mut three = worst(3);
+    encode_alert(&mut three, &mut buffer).unwrap();
+    assert_eq!(three, alert, "the sites behind the first are left out before anything else");
 
     let mut random = Random(99);
     for _ in 0..5000 {

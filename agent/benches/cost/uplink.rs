@@ -18,8 +18,8 @@ use glg_engine::spool::budget::Share;
 use glg_engine::step::TargetId;
 use glg_proto::topics::Topic;
 use glg_proto::wire::{
-    ALERT_MAX, Attributed, Body, Class, ClockQuality, Envelope, Grade, Health, Leak, Losses, Site, Target,
-    Timestamp, Wait, encode_alert, head,
+    ALERT_MAX, Attributed, Body, Class, ClockQuality, Envelope, Grade, Health, Leak, Left, Losses, MemoryLimit,
+    Site, Target, Timestamp, Trend, Wait, encode_alert, head,
 };
 use goleakguard::config::Config;
 use goleakguard::link::Message;
@@ -183,7 +183,7 @@ fn checkpoint(config: &Config) -> Result<u32> {
     let rings = config.history.to_engine();
     let mut history = History::new(&rings);
     for second in 0..rings.coarse.step_s * rings.coarse.keep {
-        history.add(second, 300 + second / 60 % 7, Waits::default());
+        history.add(second, 300 + second / 60 % 7, Waits::default(), 60_000 + second % 512);
     }
     let targets = (0..TARGETS).map(|pid| (TargetId { pid, start: 1 }, None, &history));
     let written = Checkpoint::default().replace(outbox.store(), BOOT, targets, Share::Half);
@@ -259,6 +259,10 @@ fn leak(second: u64) -> Envelope {
         count: 4180,
         grew: 212,
         attributed: Some(Attributed { created: 171, exited: 0, millis: 8000 }),
+        oldest_s: 1750,
+        orphans: None,
+        marked: 0,
+        missing: head(""),
     };
     let leak = Leak {
         target: Target { name: head("ota-gateway"), pid: 1412, go: (24, 11) },
@@ -266,6 +270,9 @@ fn leak(second: u64) -> Envelope {
         goroutines: 4412,
         baseline: 230,
         window_s: 1800,
+        trend: Some(Trend { low: 8100, per_hour: 8364, high: 8600 }),
+        left: Some(Left { minutes: 3120, limit: MemoryLimit::Cgroup }),
+        observed: None,
         sites: [site].into_iter().collect(),
     };
     envelope(second, Body::Leak(leak))

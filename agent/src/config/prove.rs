@@ -20,6 +20,12 @@ pub struct Prove {
     pub max_seconds: u32,
     /// Goroutines looked at.
     pub max_goroutines: u32,
+    /// Seconds from which on a wait for a lock or a receiver is long.
+    pub stuck_s: u32,
+    /// Whether the service observes targets that grow, and all of them now and then.
+    pub on_growth: bool,
+    /// Hours from one to the next where nothing grows; 0 for never.
+    pub every_h: u32,
 }
 
 impl Prove {
@@ -46,6 +52,9 @@ pub(super) fn read<'t>(r: &mut Reader<'t>, root: &mut Section<'t>) -> Prove {
         max_memory_kib: r.integer(&mut s, "max_memory_kib", 4096..=1_048_576, "KiB"),
         max_seconds: r.integer(&mut s, "max_seconds", 1..=600, "seconds"),
         max_goroutines: r.integer(&mut s, "max_goroutines", 100..=5_000_000, "goroutines"),
+        stuck_s: r.integer(&mut s, "stuck_s", 1..=86_400, "seconds"),
+        on_growth: r.boolean(&mut s, "on_growth"),
+        every_h: r.integer(&mut s, "every_h", 0..=8760, "hours"),
     };
     r.close(&s);
     prove

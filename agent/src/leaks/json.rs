@@ -2,6 +2,7 @@
 
 use std::io::{self, Write};
 
+use glg_engine::known::Known;
 use glg_engine::layout::Arch;
 use glg_engine::locks::in_go::GoFrame;
 use glg_engine::reach::report::Leak;
@@ -46,9 +47,16 @@ fn leak(told: &Told, leak: &Leak) -> Option<String> {
         ("created_at", string(&format!("{file}:{line}"))),
         ("orphan", leak.orphan.to_string()),
         ("grows", leak.grows.to_string()),
+        ("waited_s", leak.waited_s.to_string()),
         ("marked_by_runtime", leak.marked.to_string()),
+        ("known", group.known.map_or_else(|| "null".to_owned(), known)),
         ("stack", array(group.stack.iter().map(frame))),
     ]))
+}
+
+/// Which library that is part of.
+fn known(known: &Known) -> String {
+    fields(&[("what", string(known.what)), ("likely_missing", string(known.call))])
 }
 
 /// `main.work main.go:31`.

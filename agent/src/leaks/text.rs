@@ -63,6 +63,9 @@ fn group(text: &mut String, told: &Told, group: &Group, grade: Grade, leaks: &[&
     for reason in evidence(told, group, grade, leaks) {
         let _ = writeln!(text, "  {reason}");
     }
+    if let Some(known) = group.known {
+        let _ = writeln!(text, "  looks like: {}; likely missing: {}", known.what, known.call);
+    }
     for frame in &group.stack {
         let _ = writeln!(text, "    {:<40} {}:{}", frame.function, frame.file, frame.line);
     }
@@ -79,6 +82,9 @@ fn evidence(told: &Told, group: &Group, grade: Grade, leaks: &[&Leak]) -> Vec<St
             "nothing that can still run reaches what {what}, in {passes} of {passes} passes over {over}"
         )),
         Grade::Stuck => found.push(format!("never ran in {over}, waiting for: {}", group.wait)),
+    }
+    if let Some(waited_s @ 1..) = leaks.iter().map(|leak| leak.waited_s).max() {
+        found.push(format!("the longest wait has lasted for {waited_s} s at least"));
     }
     if leaks.iter().any(|leak| leak.grows) {
         found.push("there were more of that statement at every pass".to_owned());

@@ -163,7 +163,7 @@ impl Watching {
         limits: LockLimits,
     ) -> Result<(), Error> {
         let Watching { scan, native, .. } = self;
-        let Process { memory, image, threads } = process;
+        let Process { memory, image, threads, .. } = process;
         let mut subject = Subject { runtime, memory: *memory, image: *image, threads: *threads };
         scan.look(&mut subject, limits)?;
         for waiter in &scan.waiters {

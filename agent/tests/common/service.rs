@@ -95,6 +95,10 @@ impl Agent {
         self.log.iter().fold(String::new(), |all, (_, line)| all + line + "\n")
     }
 
+    pub(crate) fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
     pub(crate) fn signal(&self, signal: Signal) {
         kill(Pid::from_raw(self.child.id().cast_signed()), signal).unwrap();
     }

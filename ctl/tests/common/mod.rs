@@ -10,8 +10,8 @@ use std::time::{Duration, Instant};
 
 use glg_proto::topics::Topic;
 use glg_proto::wire::{
-    Attributed, Body, ClockQuality, Envelope, Grade, Leak, Losses, MESSAGE_MAX, Online, Site, Target,
-    Timestamp, Wait, encode, head,
+    Attributed, Body, ClockQuality, Envelope, Grade, Leak, Left, Losses, MESSAGE_MAX, MemoryLimit, Online,
+    Site, Target, Timestamp, Trend, Wait, encode, head,
 };
 use rumqttc::{Client, Event, MqttOptions, Packet, PublishOptions, QoS};
 
@@ -178,6 +178,10 @@ pub(crate) fn leak() -> Envelope {
         count: 4180,
         grew: 212,
         attributed,
+        oldest_s: 1750,
+        orphans: None,
+        marked: 0,
+        missing: head(""),
     };
     envelope(Body::Leak(Leak {
         target: Target { name: head("ota-gateway"), pid: 1412, go: (24, 11) },
@@ -185,6 +189,9 @@ pub(crate) fn leak() -> Envelope {
         goroutines: 4412,
         baseline: 230,
         window_s: 1800,
+        trend: Some(Trend { low: 8100, per_hour: 8364, high: 8600 }),
+        left: Some(Left { minutes: 3120, limit: MemoryLimit::Cgroup }),
+        observed: None,
         sites: [site(128, Some(Attributed { created: 171, exited: 3, millis: 8000 })), site(140, None)]
             .into_iter()
             .collect(),

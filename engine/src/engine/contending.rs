@@ -54,7 +54,7 @@ impl Engine {
         let Some(watch) = self.watches.iter_mut().find(|watch| watch.id == id) else { return };
         match &mut self.observing {
             Some(observing) if observing.id == id => {
-                let Process { memory, image, threads } = process;
+                let Process { memory, image, threads, .. } = process;
                 let runtime = &watch.runtime;
                 let mut subject = Subject { runtime, memory: *memory, image: *image, threads: *threads };
                 // Who cannot be looked at now may be at the next tick.
@@ -113,7 +113,7 @@ impl Engine {
         let records = u32::try_from(lost).unwrap_or(u32::MAX);
         self.outbox.lost(Losses { records, ..Losses::default() });
         let Some(watch) = self.watches.iter_mut().find(|watch| watch.id == id) else { return };
-        let Process { memory, image, threads } = process;
+        let Process { memory, image, threads, .. } = process;
         let runtime = &watch.runtime;
         let mut subject = Subject { runtime, memory: *memory, image: *image, threads: *threads };
         // Of a process that ends meanwhile nothing more is told.

@@ -70,7 +70,7 @@ fn glance(
     process: &mut Process<'_>,
     config: &LockConfig,
 ) -> Result<(Ticked, Option<Finding>), Error> {
-    let Process { memory, image, threads } = process;
+    let Process { memory, image, threads, .. } = process;
     let mut subject = Subject { runtime: &watch.runtime, memory: *memory, image: *image, threads: *threads };
     let ticked = watch.locks.tick(now_ms, scan, &mut subject, config)?;
     let finding = watch.locks.finding(now_ms, ticked, scan, &mut subject, config)?;

@@ -4,7 +4,7 @@
 //! A checkpoint is a new file of frames; the one before is removed once the new one is whole.
 //!
 //! ```text
-//! 0  mark      2 bytes, C7 01; the second is the version of this format
+//! 0  mark      2 bytes, C7 02; the second is the version of this format
 //! 2  checksum  CRC-32 of everything behind it
 //! 6  length    of what follows, 2 bytes
 //! 8  what it is, 1 byte, and its fields as varints:
@@ -14,7 +14,8 @@
 //!    3 end
 //! ```
 //! A sample begins with a byte that says what is as expected, and is left out: 1 the second is one step after
-//! the last sample's, 2 the smallest count is the same, 4 the largest count is the smallest, 8 nobody waited.
+//! the last sample's, 2 the smallest count is the same, 4 the largest count is the smallest, 8 nobody waited, 16 the
+//! memory is the same.
 
 use alloc::vec::Vec;
 
@@ -26,14 +27,14 @@ use crate::spool::codec::{Reader, put_varint};
 use crate::spool::store::{Store, StoreError};
 use crate::step::TargetId;
 
-const MARK: [u8; 2] = [0xc7, 1];
+const MARK: [u8; 2] = [0xc7, 2];
 /// Bytes before the length: the checksum is of everything behind them.
 const SUMMED: usize = 6;
 const HEAD: usize = 8;
 /// Bytes of a frame at most.
 const FRAME_MAX: usize = 1024;
-/// Bytes of a sample at most: its first byte, three counts and two short ones.
-const SAMPLE_MAX: usize = 1 + 3 * 5 + 2 * 3;
+/// Bytes of a sample at most: its first byte, four counts and two short ones.
+const SAMPLE_MAX: usize = 1 + 4 * 5 + 2 * 3;
 const BEGIN: u8 = 0;
 const TARGET: u8 = 1;
 const STEPS: u8 = 2;
@@ -143,37 +144,50 @@ impl<'s> Writer<'s> {
 }
 
 /// What the first sample of a frame is compared with.
-const NOTHING: Sample = Sample { at_s: 0, min: 0, max: 0, waits: Waits { threads: 0, longest_s: 0 } };
+const NOTHING: Sample =
+    Sample { at_s: 0, min: 0, max: 0, waits: Waits { threads: 0, longest_s: 0 }, resident_kib: 0 };
 
 fn put_sample(out: &mut Vec<u8>, step_s: u32, last: Sample, sample: Sample) {
     let next = sample.at_s.wrapping_sub(last.at_s) == step_s;
     let (same, flat) = (sample.min == last.min, sample.max == sample.min);
     let calm = sample.waits == Waits::default();
-    out.push(u8::from(next) | u8::from(same) << 1 | u8::from(flat) << 2 | u8::from(calm) << 3);
+    let still = sample.resident_kib == last.resident_kib;
+    let expected = [next, same, flat, calm, still].into_iter().zip([1, 2, 4, 8, 16]);
+    out.push(expected.map(|(is, bit)| u8::from(is) * bit).sum());
     let mut put = |needed: bool, value: u32| {
         if needed {
             put_varint(out, u64::from(value));
         }
     };
     put(!next, sample.at_s.wrapping_sub(last.at_s));
-    // A change in either direction is a small number: its lowest bit is its sign.
-    let change = sample.min.wrapping_sub(last.min).cast_signed();
-    put(!same, (change << 1 ^ change >> 31).cast_unsigned());
+    put(!same, change(last.min, sample.min));
     put(!flat, sample.max.wrapping_sub(sample.min));
     put(!calm, u32::from(sample.waits.threads));
     put(!calm, u32::from(sample.waits.longest_s));
+    put(!still, change(last.resident_kib, sample.resident_kib));
+}
+
+/// A change in either direction is a small number: its lowest bit is its sign.
+fn change(from: u32, to: u32) -> u32 {
+    let change = to.wrapping_sub(from).cast_signed();
+    (change << 1 ^ change >> 31).cast_unsigned()
+}
+
+/// The other way round.
+fn changed(from: u32, change: u32) -> u32 {
+    from.wrapping_add(change >> 1 ^ 0u32.wrapping_sub(change & 1))
 }
 
 fn sample(r: &mut Reader<'_>, step_s: u32, last: Sample) -> Option<Sample> {
-    let expected = r.byte().filter(|byte| *byte < 16)?;
+    let expected = r.byte().filter(|byte| *byte < 32)?;
     let mut get = |bit: u8, otherwise: u32| if expected & bit != 0 { Some(otherwise) } else { r.small() };
     let at_s = last.at_s.checked_add(get(1, step_s)?)?;
-    let change = get(2, 0)?;
-    let min = last.min.wrapping_add(change >> 1 ^ 0u32.wrapping_sub(change & 1));
+    let min = changed(last.min, get(2, 0)?);
     let max = min.checked_add(get(4, 0)?)?;
     let threads = u16::try_from(get(8, 0)?).ok()?;
     let longest_s = u16::try_from(get(8, 0)?).ok()?;
-    Some(Sample { at_s, min, max, waits: Waits { threads, longest_s } })
+    let resident_kib = changed(last.resident_kib, get(16, 0)?);
+    Some(Sample { at_s, min, max, waits: Waits { threads, longest_s }, resident_kib })
 }
 
 /// A frame of a file: its bytes from what it is on, and where the next one begins.

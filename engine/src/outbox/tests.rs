@@ -42,7 +42,9 @@ fn message(body: Body) -> Envelope {
 fn leak(pid: u32, grade: Grade) -> Envelope {
     let target = Target { name: head("gateway"), pid, go: (24, 11) };
     let sites = heapless::Vec::new();
-    message(Body::Leak(Leak { target, grade, goroutines: 1, baseline: 1, window_s: 1, sites }))
+    let (trend, left, observed) = (None, None, None);
+    let (goroutines, baseline, window_s) = (1, 1, 1);
+    message(Body::Leak(Leak { target, grade, goroutines, baseline, window_s, trend, left, observed, sites }))
 }
 
 fn alert(pid: u32) -> Envelope {
@@ -204,9 +206,11 @@ fn what_is_given_up_is_named_and_the_least_important_goes() {
     let left =
         |grade| all.iter().filter(|e| matches!(&e.body, Body::Leak(l) if l.grade == grade)).count() as u32;
     let (critical, warning) = (left(Grade::Proven), left(Grade::Suspected));
-    assert!(critical > 60 && warning == 0, "{critical} {warning}");
-    // One went into memory at the end, and was lost with the agent.
-    assert_eq!((named[&Class::Warning] + lost, lost), (100, 1), "{named:?}");
+    // A segment goes as a whole: the last few warnings may have found room behind it.
+    assert!(critical > 60 && warning < 5, "{critical} {warning}");
+    // The last may have gone into memory, where it was lost with the agent.
+    assert!(lost <= 1);
+    assert_eq!(named[&Class::Warning] + warning + lost, 100, "{named:?}");
     assert_eq!(named[&Class::Critical] + critical, 300);
 }
 

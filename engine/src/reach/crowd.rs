@@ -47,6 +47,10 @@ pub(super) struct Seen {
     pub(super) gopc: u64,
     /// Bytes of its stack that are in use.
     pub(super) depth: u32,
+    /// Second of the runtime's clock by which it waited already; 0 when the runtime has not seen it.
+    pub(super) since_s: u32,
+    /// The lower half of its creator's number: two of the same hide that one has ended, which is the safe side.
+    pub(super) parent: u32,
     pub(super) role: Role,
     pub(super) wait: Wait,
     /// Bumped when it stops running; wraps.
@@ -191,12 +195,21 @@ pub(super) fn decode(runtime: &Runtime, g: Addr, record: &[u8]) -> Result<(Seen,
         waiting: word(l.waiting)?,
         gopc: word(l.gopc)?,
         depth: u32::try_from(to.saturating_sub(from)).unwrap_or(u32::MAX),
+        // Rounded up, so that nobody has waited for longer than he has.
+        since_s: u32::try_from(word(l.waitsince)?.div_ceil(1_000_000_000)).unwrap_or(u32::MAX),
+        parent: lower_half(l.parent_goid.map_or(Ok(0), word)?),
         role,
         wait,
         ran: le::u8(record, l.tracking_seq.into())?,
         leaked: status == Status::Leaked,
     };
     Ok((seen, InUse { from, to }))
+}
+
+/// Of a goroutine's number.
+#[allow(clippy::cast_possible_truncation, reason = "that is what is wanted")]
+pub(super) fn lower_half(goid: u64) -> u32 {
+    goid as u32
 }
 
 /// Whether only another goroutine can end a wait, and it can be known which: waits for the network, for a time,

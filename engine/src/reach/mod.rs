@@ -12,13 +12,14 @@
 //! use (`pass`), and a proof is several passes at irregular distances that agree (`proof`).
 //!
 //! In the order in which the data flows: `places` → `spans` → `crowd` → `waits` → `mark` → `roots` and `stacks` → `pass` →
-//! [`proof`] → [`report`].
+//! [`proof`] (and `reasons`, for what is not proven) → [`report`].
 
 mod crowd;
 mod mark;
 mod pass;
 mod places;
 pub mod proof;
+mod reasons;
 pub mod report;
 mod roots;
 mod span;

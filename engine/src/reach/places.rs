@@ -35,6 +35,19 @@ pub(super) struct Globals {
 }
 
 impl Places {
+    /// What is known already: for tests, whose programs have no code to find it in.
+    #[doc(hidden)]
+    #[must_use]
+    pub fn known(
+        index: Addr,
+        arenas: Addr,
+        module: Addr,
+        finalizers: Vec<Addr>,
+        cleanups: Vec<Addr>,
+    ) -> Places {
+        Places { heap: Heap { index, word: index }, arenas, module, finalizers, cleanups }
+    }
+
     /// Finds them.
     ///
     /// # Errors

@@ -5,7 +5,9 @@ use alloc::vec::Vec;
 
 use glg_proto::wire::Wait;
 
+use super::crowd::{Role, Seen, lower_half};
 use super::pass::{Pass, Subject};
+use super::reasons::{Standing, is_stuck};
 use super::{Abstained, Figures, ReachLimits, Stop, held};
 use crate::layout::Layout;
 use crate::memory::{Addr, Memory};
@@ -17,6 +19,8 @@ const SITES_MAX: usize = 1024;
 const GLANCES: u32 = 2;
 /// Times that a pass is tried again when the runtime's own data did not hold still.
 const TRIES: u32 = 3;
+/// Seconds from which on a wait for a lock or a receiver is long, unless [`Proof::date`] says otherwise.
+const STUCK_S: u32 = 60;
 
 /// How many passes, over how long.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -64,6 +68,8 @@ pub struct Finding {
     pub grows: bool,
     /// Whether the runtime itself says that it is leaked.
     pub marked: bool,
+    /// Seconds that it has waited at least.
+    pub waited_s: u32,
 }
 
 /// What is done at a moment.
@@ -98,7 +104,7 @@ pub fn moments(plan: Plan, seed: u64) -> Vec<(u64, Look)> {
 /// What is remembered of a goroutine that waits.
 #[derive(Clone, Copy, Debug)]
 struct Track {
-    seen: super::crowd::Seen,
+    seen: Seen,
     unreached: bool,
 }
 
@@ -119,6 +125,8 @@ pub struct Proof {
     passes: u32,
     glances: u32,
     abstained: Option<Abstained>,
+    stuck_s: u32,
+    now_ns: u64,
     /// What the most expensive pass took.
     pub figures: Figures,
 }
@@ -129,7 +137,14 @@ impl Proof {
     pub fn new(layout: &Layout, limits: ReachLimits) -> Proof {
         let (tracks, sites) = (Vec::new(), Vec::new());
         let (pass, figures) = (Pass::new(layout, limits), Figures::default());
-        Proof { pass, tracks, sites, passes: 0, glances: 0, abstained: None, figures }
+        let (passes, glances, abstained) = (0, 0, None);
+        Proof { pass, tracks, sites, passes, glances, abstained, stuck_s: STUCK_S, now_ns: 0, figures }
+    }
+
+    /// Says from how many seconds on a wait is long, and the time of the system's monotonic clock after the last look:
+    /// without it only what was observed counts, and nothing of what the program's runtime knows.
+    pub fn date(&mut self, now_ns: u64, stuck_s: u32) {
+        (self.now_ns, self.stuck_s) = (now_ns, stuck_s);
     }
 
     /// Nothing will be proven, because something was not found.
@@ -222,9 +237,10 @@ impl Proof {
             self.tracks.retain_mut(|track| {
                 let Some(who) = pass.crowd.place(track.seen.g.0) else { return false };
                 track.unreached &= !proves || unreached(who);
-                let now = pass.crowd.all.get(who);
-                track.seen.leaked = now.is_some_and(|now| now.leaked);
-                now.is_some_and(|now| now.is_as(&track.seen))
+                let Some(now) = pass.crowd.all.get(who) else { return false };
+                let same = now.is_as(&track.seen);
+                track.seen = *now;
+                same
             });
         }
         if proves {
@@ -237,7 +253,7 @@ impl Proof {
         for site in &mut self.sites {
             (site.before, site.now) = (site.now, 0);
         }
-        for seen in self.pass.crowd.all.iter().filter(|seen| seen.role != super::crowd::Role::Dead) {
+        for seen in self.pass.crowd.all.iter().filter(|seen| seen.role != Role::Dead) {
             match self.sites.binary_search_by_key(&seen.gopc, |site| site.gopc) {
                 Ok(place) => self.sites.get_mut(place).into_iter().for_each(|site| site.now += 1),
                 Err(place) if self.sites.len() < SITES_MAX => {
@@ -254,15 +270,15 @@ impl Proof {
     /// What all looks agree on, of `plan`'s passes at least: of fewer nothing is proven.
     #[must_use]
     pub fn findings(&self, plan: Plan) -> Vec<Finding> {
-        let proves = self.passes >= plan.passes && self.abstained.is_none();
+        let (alive, observed_s) = (self.alive(), self.observed_s(plan));
         let all = self.tracks.iter().filter_map(|track| {
             let seen = &track.seen;
-            let site = self.sites.binary_search_by_key(&seen.gopc, |site| site.gopc).ok();
-            let grows = site.and_then(|place| self.sites.get(place)).is_some_and(|site| site.grows);
-            let grows = grows && self.passes > 1;
-            let grade = if proves && track.unreached {
+            let (grows, waited_s) = (self.grows(seen.gopc), self.waited_s(seen, observed_s));
+            let orphan = seen.parent != 0 && alive.binary_search(&seen.parent).is_err();
+            let standing = Standing { grows, orphan, long: waited_s >= self.stuck_s };
+            let grade = if self.proves(plan) && track.unreached {
                 Grade::Proven
-            } else if grows || seen.leaked || stands_for_a_reason(seen.wait) {
+            } else if seen.leaked || is_stuck(seen.wait, standing) {
                 Grade::Stuck
             } else {
                 return None;
@@ -273,18 +289,43 @@ impl Proof {
                 return None;
             }
             let (g, goid, wait, gopc, marked) = (seen.g, seen.goid, seen.wait, Addr(seen.gopc), seen.leaked);
-            Some(Finding { g, goid, grade, wait, gopc, grows, marked })
+            Some(Finding { g, goid, grade, wait, gopc, grows, marked, waited_s })
         });
         all.collect()
     }
-}
 
-/// Whether healthy goroutines do not wait so for long: for somebody else to let go of a lock, or to take what is
-/// sent, or for nobody at all. To wait for work, or for others to finish theirs, is what most of them do.
-fn stands_for_a_reason(wait: Wait) -> bool {
-    let locks = matches!(wait, Wait::MutexLock | Wait::RwMutexLock | Wait::RwMutexRLock);
-    let nobody = matches!(wait, Wait::ChanReceiveNil | Wait::ChanSendNil | Wait::SelectNoCases);
-    locks || nobody || wait == Wait::ChanSend
+    fn proves(&self, plan: Plan) -> bool {
+        self.passes >= plan.passes && self.abstained.is_none()
+    }
+
+    /// Whether there were more goroutines of a `go` statement at every pass.
+    fn grows(&self, gopc: u64) -> bool {
+        let site = self.sites.binary_search_by_key(&gopc, |site| site.gopc).ok();
+        self.passes > 1 && site.and_then(|place| self.sites.get(place)).is_some_and(|site| site.grows)
+    }
+
+    /// Seconds from the first look to the last, once all have been taken.
+    fn observed_s(&self, plan: Plan) -> u32 {
+        let looks = u64::from(plan.passes.saturating_sub(1)) * u64::from(GLANCES + 1) + 1;
+        let whole = u64::from(self.passes) + u64::from(self.glances) >= looks;
+        if whole { u32::try_from(plan.millis / 1000).unwrap_or(u32::MAX) } else { 0 }
+    }
+
+    /// How long a goroutine has waited at least: the runtime notes it late, at a garbage collection, but what it notes is
+    /// as old as the wait; those who were seen first at the first look have waited since.
+    fn waited_s(&self, seen: &Seen, observed_s: u32) -> u32 {
+        let now_s = u32::try_from(self.now_ns / 1_000_000_000).unwrap_or(0);
+        let noted_s = if seen.since_s == 0 { 0 } else { now_s.saturating_sub(seen.since_s) };
+        noted_s.max(observed_s)
+    }
+
+    /// The lower halves of the numbers of all goroutines that there were at the last look, sorted.
+    fn alive(&self) -> Vec<u32> {
+        let all = self.pass.crowd.all.iter().filter(|seen| seen.role != Role::Dead);
+        let mut alive: Vec<u32> = all.map(|seen| lower_half(seen.goid)).collect();
+        alive.sort_unstable();
+        alive
+    }
 }
 
 #[cfg(test)]
@@ -304,22 +345,5 @@ mod tests {
         }
         assert_ne!(moments(plan, 1), moments(plan, 2));
         assert_eq!(moments(Plan { passes: 1, millis: 0 }, 7), [(0, Look::Pass)]);
-    }
-
-    #[test]
-    fn healthy_waits_are_no_reason() {
-        for wait in Wait::ALL {
-            let told = matches!(
-                wait,
-                Wait::ChanSend
-                    | Wait::ChanSendNil
-                    | Wait::ChanReceiveNil
-                    | Wait::SelectNoCases
-                    | Wait::MutexLock
-                    | Wait::RwMutexLock
-                    | Wait::RwMutexRLock
-            );
-            assert_eq!(stands_for_a_reason(*wait), told, "{wait:?}");
-        }
     }
 }

@@ -3,7 +3,10 @@
 use alloc::string::String;
 use alloc::vec::Vec;
 
+use glg_proto::wire::Wait;
+
 use super::proof::{Finding, Grade};
+use crate::known::{Known, recognise};
 use crate::locks::in_go::GoFrame;
 use crate::memory::{Addr, Error};
 use crate::pclntab::printed_name;
@@ -27,6 +30,8 @@ pub struct Leak {
     pub grows: bool,
     /// Whether the runtime itself says that it is leaked.
     pub marked: bool,
+    /// Seconds that it has waited at least.
+    pub waited_s: u32,
     /// Which of the groups it is in.
     pub group: usize,
 }
@@ -36,12 +41,18 @@ pub struct Leak {
 pub struct Group {
     /// What they wait for, as Go prints it.
     pub wait: &'static str,
+    /// The same, independent of Go's version.
+    pub waits_for: Wait,
+    /// Return address of the `go` statement.
+    pub gopc: Addr,
     /// Function of the `go` statement.
     pub created_by: String,
     /// Its file, without folders, and line.
     pub created_at: (String, u32),
     /// Their stack, the innermost frame first.
     pub stack: Vec<GoFrame>,
+    /// Which library they are part of, and what it misses.
+    pub known: Option<&'static Known>,
     key: (Addr, u8, Vec<Addr>),
 }
 
@@ -78,7 +89,7 @@ pub fn describe(
         let group = match report.groups.iter().position(known) {
             Some(group) => group,
             None if report.groups.len() < max => {
-                report.groups.push(group(target, g.gopc, g.reason, &returns));
+                report.groups.push(group(target, (g.gopc, g.reason), finding.wait, &returns));
                 report.groups.len() - 1
             }
             None => {
@@ -87,8 +98,8 @@ pub fn describe(
             }
         };
         let (goid, parent, orphan) = (g.goid, g.parent, false);
-        let Finding { grade, grows, marked, .. } = *finding;
-        report.leaks.push(Leak { goid, grade, parent, orphan, grows, marked, group });
+        let Finding { grade, grows, marked, waited_s, .. } = *finding;
+        report.leaks.push(Leak { goid, grade, parent, orphan, grows, marked, waited_s, group });
         true
     })?;
     alive.sort_unstable();
@@ -98,7 +109,7 @@ pub fn describe(
     Ok(report)
 }
 
-fn group(target: &mut Target<'_>, gopc: Addr, reason: u8, returns: &[Addr]) -> Group {
+fn group(target: &mut Target<'_>, (gopc, reason): (Addr, u8), waits_for: Wait, returns: &[Addr]) -> Group {
     let minor = target.runtime.go.minor;
     let name = |function: &str| printed_name(function, minor).concat();
     let base = |file: &str| String::from(file.rsplit('/').next().unwrap_or_default());
@@ -109,10 +120,12 @@ fn group(target: &mut Target<'_>, gopc: Addr, reason: u8, returns: &[Addr]) -> G
     let frames = returns.iter().filter_map(|pc| frame(target, pc));
     // How the runtime parks it is the same for all.
     let own = |frame: &GoFrame| frame.function.starts_with("runtime.");
-    let stack = frames.skip_while(own).filter(|frame| frame.function != "runtime.goexit").collect();
+    let stack: Vec<GoFrame> =
+        frames.skip_while(own).filter(|frame| frame.function != "runtime.goexit").collect();
     let creation = target.runtime.creation(target.image, gopc).ok();
     let (created_by, created_at) =
         creation.map(|place| (name(&place.function), (base(&place.file), place.line))).unwrap_or_default();
     let wait = target.runtime.layout.wait_texts.get(usize::from(reason)).copied().unwrap_or_default();
-    Group { wait, created_by, created_at, stack, key: (gopc, reason, returns.to_vec()) }
+    let known = recognise(&created_by, stack.iter().map(|frame| frame.function.as_str()));
+    Group { wait, waits_for, gopc, created_by, created_at, stack, known, key: (gopc, reason, returns.to_vec()) }
 }

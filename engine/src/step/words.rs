@@ -6,6 +6,7 @@ use alloc::borrow::ToOwned;
 use alloc::format;
 
 use glg_proto::locks::LockOwner;
+use glg_proto::wire::Grade;
 
 use super::{Event, Note};
 
@@ -28,10 +29,20 @@ impl fmt::Display for Note {
             Event::NotAttachable => {
                 f.write_str("runtime.newproc1 and goexit0 were not found: creations are not counted")
             }
-            Event::Leaking { goroutines, function, line, oldest_s } => {
+            Event::Proving => f.write_str("observing whether goroutines can never go on"),
+            Event::Unproven(why) if why.is_empty() => {
+                f.write_str("no goroutine is leaked for certain, or stuck: whatever grows can still go on")
+            }
+            Event::Unproven(why) => write!(f, "nothing is proven: {why}"),
+            Event::Leaking { grade, goroutines, function, line, oldest_s } => {
+                let grade = match grade {
+                    Grade::Suspected => "suspected",
+                    Grade::Stuck => "STUCK",
+                    Grade::Proven => "PROVEN",
+                };
                 write!(
                     f,
-                    "LEAK suspected: {goroutines} goroutines, most created by {function} line {line}, seen waiting \
+                    "LEAK {grade}: {goroutines} goroutines, most created by {function} line {line}, seen waiting \
                      for {oldest_s} s and more"
                 )
             }

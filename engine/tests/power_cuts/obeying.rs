@@ -51,6 +51,7 @@ fn config() -> EngineConfig {
         chunk_bytes: 4096,
         attribute: None,
         locks: None,
+        prove: None,
         checkpoint_ms: 3_600_000,
         outbox: OutboxConfig::in_memory(4),
     }

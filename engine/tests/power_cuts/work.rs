@@ -110,6 +110,9 @@ fn body(class: Class, number: u32) -> Body {
             goroutines: 1,
             baseline: 1,
             window_s: 1,
+            trend: None,
+            left: None,
+            observed: None,
             sites: heapless::Vec::new(),
         }),
     }

@@ -12,6 +12,7 @@ mod judging;
 mod locking;
 #[allow(unreachable_pub, reason = "the fuzz targets include it, too")]
 mod program;
+mod proving;
 mod reading;
 mod remembering;
 mod scenarios;

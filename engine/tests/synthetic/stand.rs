@@ -2,6 +2,7 @@
 
 use glg_engine::detector::{GrowthConfig, GrowthRule};
 use glg_engine::engine::Engine;
+use glg_engine::footprint::{Footprint, Room};
 use glg_engine::governor::HitCost;
 use glg_engine::history::{HistoryConfig, Resolution};
 use glg_engine::memory::Addr;
@@ -40,9 +41,27 @@ pub(crate) fn config() -> EngineConfig {
             budget_percent: 1.0,
             cost: HitCost { emulated_ns: 1000.0, stepped_ns: 12_000.0 },
         }),
+        prove: None,
         locks: Some(crate::locking::CONFIG),
         checkpoint_ms: 3_600_000,
         outbox: OutboxConfig::in_memory(4),
+    }
+}
+
+/// Memory that a process takes, and may take.
+#[derive(Default)]
+pub(crate) struct FakeFootprint {
+    pub(crate) resident_kib: Option<u32>,
+    pub(crate) room: Option<Room>,
+}
+
+impl Footprint for FakeFootprint {
+    fn resident_kib(&mut self) -> Option<u32> {
+        self.resident_kib
+    }
+
+    fn room(&mut self) -> Option<Room> {
+        self.room
     }
 }
 
@@ -51,6 +70,7 @@ pub(crate) struct Stand {
     pub(crate) engine: Engine,
     pub(crate) process: FakeProcess,
     pub(crate) threads: FakeThreads,
+    pub(crate) footprint: FakeFootprint,
     pub(crate) now_ms: u64,
     pub(crate) events: Vec<Event>,
     pub(crate) effects: Vec<Effect>,
@@ -62,6 +82,7 @@ impl Stand {
             engine: Engine::new(config),
             process: FakeProcess::new(go124()),
             threads: FakeThreads::default(),
+            footprint: FakeFootprint::default(),
             now_ms: 1000,
             events: Vec::new(),
             effects: Vec::new(),
@@ -85,7 +106,8 @@ impl Stand {
 
     pub(crate) fn step<'a>(&'a mut self, input: impl FnOnce(Process<'a>) -> Input<'a>) {
         let (memory, image) = (&mut self.process.space, &mut self.process.file);
-        let process = Process { memory, image, threads: &mut self.threads };
+        let (threads, footprint) = (&mut self.threads, &mut self.footprint);
+        let process = Process { memory, image, threads, footprint };
         let now = Timestamp { mono_ms: self.now_ms, wall_ms: 0, clock: ClockQuality::Wrong };
         let mut effects = Effects::new();
         self.engine.step(now, input(process), &mut effects);

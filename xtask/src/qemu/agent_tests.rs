@@ -12,7 +12,7 @@ use super::errand::{self, Errand};
 use crate::go::{self, Arch, Build, Version};
 use crate::setup::kernel::{self, Kernel};
 use crate::setup::{self, Component};
-use crate::test::{Count, result_line};
+use crate::test::{Count, remember, result_line};
 use crate::{build, cmd};
 
 /// What is not run in the guest.
@@ -55,6 +55,7 @@ const NOT_THERE: &[NotThere] = &[
     all_of("rounds", NO_BROKER),
     all_of("commands", NO_BROKER),
     all_of("thin", NO_BROKER),
+    all_of("verdicts", NO_BROKER),
     all_of("daemons", "Debian's daemons need more memory and time than an emulated machine has"),
     all_of("native", "it compiles programs: there is no C compiler in the guest"),
     one_of("power", "an_alert_outlives_a_killed_agent", NO_BROKER),
@@ -218,6 +219,7 @@ struct Said {
 
 impl Said {
     fn line(&mut self, line: &str) {
+        remember(line);
         if let Some(count) = result_line(line) {
             self.count.passed += count.passed;
             self.count.failed += count.failed;

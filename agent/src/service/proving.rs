@@ -1,0 +1,103 @@
+//! Observations for leaks: a child of ours looks at one target at a time.
+
+use std::fs::File;
+use std::io::{self, Read};
+use std::os::fd::OwnedFd;
+use std::path::{Path, PathBuf};
+use std::process::Stdio;
+use std::time::Duration;
+
+use glg_engine::step::{Input, TargetId};
+use glg_proto::proof::{PROOF_MAX, Proof};
+use log::warn;
+use tokio::process::{Child, Command};
+use tokio::time::{Instant, timeout_at};
+
+use super::Service;
+use crate::config::Prove;
+use crate::prove::Order;
+
+/// Bytes of what a child complains of that are read.
+const ERRORS_MAX: u64 = 1024;
+/// What describing the findings may take beside the passes.
+const DESCRIBING: Duration = Duration::from_secs(30);
+
+/// The child, while there is one.
+pub(super) struct Proving {
+    /// The board's file, for the child.
+    board: PathBuf,
+    /// How long one may take.
+    most: Duration,
+    child: Option<(TargetId, Child, Instant)>,
+}
+
+impl Proving {
+    pub(super) fn new(config: &Prove, board: &Path) -> Proving {
+        let passes = u64::from(config.passes) * u64::from(config.max_seconds);
+        let most = Duration::from_secs(u64::from(config.seconds) + passes) + DESCRIBING;
+        Proving { board: board.to_owned(), most, child: None }
+    }
+
+    fn begin(&mut self, id: TargetId) -> io::Result<()> {
+        let order = Order { id, board: self.board.clone() };
+        let child = Command::new("/proc/self/exe")
+            .arg("prove")
+            .args(order.words())
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .kill_on_drop(true)
+            .spawn()?;
+        self.child = Some((id, child, Instant::now() + self.most));
+        Ok(())
+    }
+
+    /// Waits for the child; for ever where there is none. Nothing is lost when nobody waits any more.
+    pub(super) async fn proved(&mut self) -> (TargetId, Option<Proof>) {
+        let Some((id, child, until)) = &mut self.child else { return std::future::pending().await };
+        let id = *id;
+        // What it says fits into the pipes: it ends whether that is read or not.
+        let ended = timeout_at(*until, child.wait()).await;
+        let Some((_, child, _)) = self.child.take() else { return std::future::pending().await };
+        let proof = match ended {
+            Err(_) => Err("took too long".to_owned()),
+            Ok(Err(error)) => Err(error.to_string()),
+            Ok(Ok(_)) => said(child),
+        };
+        let proof = proof.inspect_err(|why| warn!("process {}: not observed for leaks: {why}", id.pid));
+        (id, proof.ok())
+    }
+}
+
+/// What the child has found, which has ended; or its last words.
+fn said(mut child: Child) -> Result<Proof, String> {
+    let read = |pipe: Option<io::Result<OwnedFd>>, most: u64| {
+        let mut bytes = Vec::new();
+        if let Some(Ok(pipe)) = pipe {
+            // Without anybody who could write there is an end; and a pipe does not block.
+            let _ = File::from(pipe).take(most).read_to_end(&mut bytes);
+        }
+        bytes
+    };
+    let found = read(child.stdout.take().map(|pipe| pipe.into_owned_fd()), PROOF_MAX as u64);
+    let errors = read(child.stderr.take().map(|pipe| pipe.into_owned_fd()), ERRORS_MAX);
+    Proof::decode(&found).ok_or_else(|| {
+        let errors = String::from_utf8_lossy(&errors);
+        let last = errors.lines().last().unwrap_or("the child ended without a word");
+        last.strip_prefix("goleakguard: ").unwrap_or(last).to_owned()
+    })
+}
+
+impl Service {
+    /// Begins to observe a target.
+    pub(super) fn prove(&mut self, id: TargetId) {
+        if let Err(error) = self.proving.begin(id) {
+            warn!("process {}: not observed for leaks: {error}", id.pid);
+            self.proved(id, None);
+        }
+    }
+
+    pub(super) fn proved(&mut self, id: TargetId, proof: Option<&Proof>) {
+        self.input(Input::Proved { id, proof });
+    }
+}
