@@ -2,8 +2,7 @@
 
 use core::fmt::Write as _;
 
-use glg_proto::wire::{Site, Target, tail};
-use heapless::String;
+use glg_proto::wire::{Site, Target, head, tail};
 
 use crate::detector::{CONFIRMS_PER_WINDOW, Growth, growth};
 use crate::engine::Suspicion;
@@ -11,6 +10,7 @@ use crate::goroutines::Counter;
 use crate::history::checkpoint::Told;
 use crate::history::{Closed, History, Waits};
 use crate::investigation::{Investigation, SiteGrowth};
+use crate::known::recognise_creator;
 use crate::locks::watching::LockWatch;
 use crate::memory::{Addr, Error, Image};
 use crate::pclntab::Position;
@@ -196,7 +196,8 @@ impl Watch {
             oldest_s: site.oldest_s,
             orphans: None,
             marked: 0,
-            missing: String::new(),
+            // The stacks are not known here.
+            missing: recognise_creator(&position.function).map(|known| head(known.call)).unwrap_or_default(),
         }
     }
 }

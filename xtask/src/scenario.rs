@@ -1,5 +1,5 @@
 //! The one scenario of the demo and of the QEMU run, judged by what `glg watch` says: the leaking program is reported
-//! in time with the right `go` statement, the one in a deadlock with the right calls into C, the healthy one is not
+//! in time with the right `go` statement, and proven, the one in a deadlock with the right calls into C, the healthy one is not
 //! reported.
 
 mod deadlock;
@@ -128,15 +128,17 @@ impl Scenario {
         loop {
             let since = began.elapsed();
             let left = self.left(since, time)?;
-            if self.leak.is_reported() && self.deadlock.is_reported() && left.is_zero() {
+            let told = self.leak.is_reported() && self.leak.is_proven() && self.deadlock.is_reported();
+            if told && left.is_zero() {
                 return Ok(());
             }
             self.watch_for(events, HEARTBEAT.min(left), shown)?;
             let state = |reported| if reported { "reported" } else { "not reported yet" };
             println!(
-                "    {:.0} s after their begin: leak {}, deadlock {}",
+                "    {:.0} s after their begin: leak {}{}, deadlock {}",
                 began.elapsed().as_secs_f64(),
                 state(self.leak.is_reported()),
+                if self.leak.is_proven() { " and proven" } else { "" },
                 state(self.deadlock.is_reported())
             );
         }
@@ -148,6 +150,12 @@ impl Scenario {
         if !self.leak.is_reported() {
             end = end.max(leak::WITHIN);
             if since > leak::WITHIN {
+                self.leak.verdict()?;
+            }
+        }
+        if !self.leak.is_proven() {
+            end = end.max(leak::PROVEN_WITHIN);
+            if since > leak::PROVEN_WITHIN {
                 self.leak.verdict()?;
             }
         }

@@ -68,6 +68,7 @@ impl Counted {
     fn site(&self, report: &Report, runtime: &Runtime, image: &mut dyn Image) -> Site {
         let group = report.groups.get(self.group);
         let position = group.and_then(|group| runtime.creation(image, group.gopc).ok()).unwrap_or_default();
+        let known = group.and_then(|group| group.known);
         let parents_known = runtime.layout.g.parent_goid.is_some();
         Site {
             function: tail(&position.function),
@@ -80,7 +81,7 @@ impl Counted {
             oldest_s: self.oldest_s,
             orphans: parents_known.then_some(self.orphans),
             marked: self.marked,
-            missing: heapless::String::new(),
+            missing: known.map(|known| head(known.call)).unwrap_or_default(),
         }
     }
 }

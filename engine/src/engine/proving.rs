@@ -2,9 +2,12 @@
 //! on. That takes a while and some memory, so a child of the service does it, for one target at a time.
 
 use glg_proto::proof::Proof;
-use glg_proto::wire::{Body, Envelope, Grade, Leak, Site, Timestamp};
+use glg_proto::wire::{
+    Attributed, Body, Envelope, Grade, Leak, Left, SITES_MAX, Site, Timestamp, Trend, Wait,
+};
 
 use super::Engine;
+use crate::crc;
 use crate::step::{Effect, Effects, Event, Note, TargetId};
 use crate::trend;
 use crate::watch::{Phase, Watch, act};
@@ -36,13 +39,50 @@ pub(super) struct Proving {
 #[derive(Debug, Default)]
 pub(crate) struct Suspicion {
     /// The last alert about growth.
-    pub(crate) alerted: Option<Leak>,
+    alerted: Option<Alerted>,
     /// When that has to be looked into, in milliseconds, if it still has to be; and how often that has failed.
     open: Option<(u64, u8)>,
     /// Before this, nothing is looked for without one.
     not_before_ms: u64,
     /// Goroutines that were told to be leaked for certain.
     told: u32,
+}
+
+/// What is kept of an alert about growth.
+#[derive(Debug)]
+struct Alerted {
+    baseline: u32,
+    window_s: u32,
+    trend: Option<Trend>,
+    left: Option<Left>,
+    sites: heapless::Vec<Grown, SITES_MAX>,
+}
+
+/// What is known of a site that a proof does not tell.
+#[derive(Debug)]
+struct Grown {
+    /// CRC-32 of its names: there are three at most.
+    names: u32,
+    line: u32,
+    wait: Wait,
+    grew: u32,
+    attributed: Option<Attributed>,
+    oldest_s: u32,
+}
+
+impl Grown {
+    fn of(site: &Site) -> Grown {
+        let Site { line, wait, grew, attributed, oldest_s, .. } = *site;
+        Grown { names: Grown::names(site), line, wait, grew, attributed, oldest_s }
+    }
+
+    fn names(site: &Site) -> u32 {
+        crc::of(site.function.as_bytes()) ^ crc::of(site.file.as_bytes()).rotate_left(1)
+    }
+
+    fn is(&self, site: &Site) -> bool {
+        (self.line, self.wait, self.names) == (site.line, site.wait, Grown::names(site))
+    }
 }
 
 impl Suspicion {
@@ -54,7 +94,13 @@ impl Suspicion {
 
     /// Growth was told, and is to be looked into.
     pub(crate) fn alerted(&mut self, leak: &Leak) {
-        self.alerted = Some(leak.clone());
+        self.alerted = Some(Alerted {
+            baseline: leak.baseline,
+            window_s: leak.window_s,
+            trend: leak.trend,
+            left: leak.left,
+            sites: leak.sites.iter().map(Grown::of).collect(),
+        });
         self.open = Some((0, 0));
     }
 }
@@ -123,7 +169,8 @@ fn verdict(watch: &mut Watch, grade: Grade, proof: &Proof, grows: bool) -> Optio
     }
     let alerted = watch.suspicion.alerted.as_ref().filter(|_| grows);
     let of_grade = proof.sites.iter().filter(|(other, _)| *other == grade);
-    let sites: heapless::Vec<Site, _> = of_grade.take(3).map(|(_, site)| known(site, alerted)).collect();
+    let sites: heapless::Vec<Site, _> =
+        of_grade.take(SITES_MAX).map(|(_, site)| known(site, alerted)).collect();
     if sites.is_empty() {
         return None;
     }
@@ -145,12 +192,8 @@ fn verdict(watch: &mut Watch, grade: Grade, proof: &Proof, grows: bool) -> Optio
 }
 
 /// A site of a proof, with what else is known of it.
-fn known(site: &Site, alerted: Option<&Leak>) -> Site {
-    let same = |other: &&Site| {
-        (&other.function, &other.file, other.line, other.wait)
-            == (&site.function, &site.file, site.line, site.wait)
-    };
-    let before = alerted.and_then(|leak| leak.sites.iter().find(same));
+fn known(site: &Site, alerted: Option<&Alerted>) -> Site {
+    let before = alerted.and_then(|alerted| alerted.sites.iter().find(|grown| grown.is(site)));
     let Some(before) = before else { return site.clone() };
     Site {
         grew: before.grew,

@@ -11,6 +11,8 @@ use super::within;
 
 /// It has to be reported within this time of its begin.
 pub(super) const WITHIN: Duration = Duration::from_secs(60);
+/// And proven within this.
+pub(super) const PROVEN_WITHIN: Duration = Duration::from_secs(120);
 /// The program that leaks.
 pub(super) const PROGRAM: &str = "leaky";
 
@@ -63,16 +65,22 @@ pub(super) struct Leaking {
     pub(super) expected: Expected,
     pub(super) began: Option<Instant>,
     report: Option<Report>,
+    /// The first with a proof.
+    proof: Option<Report>,
 }
 
 impl Leaking {
     /// Not begun yet.
     pub(super) fn new(expected: Expected) -> Self {
-        Self { expected, began: None, report: None }
+        Self { expected, began: None, report: None, proof: None }
     }
 
     pub(super) fn is_reported(&self) -> bool {
         self.report.is_some()
+    }
+
+    pub(super) fn is_proven(&self) -> bool {
+        self.proof.is_some()
     }
 
     /// Takes a report; says what is wrong with it.
@@ -84,11 +92,18 @@ impl Leaking {
         let Some(site) = leak.sites.first().filter(|site| self.expected.is(site)) else {
             return Err(format!("expected {} as the first site, but got {leak}", self.expected));
         };
+        let after = at.saturating_duration_since(began);
+        if leak.grade == "proven" {
+            if site.orphans == Some(0) || leak.observed.is_none() {
+                return Err(format!("proven without its evidence: {leak}"));
+            }
+            self.proof.get_or_insert(Report { leak, after, bytes });
+            return Ok(());
+        }
         // The leaked ones never end, and the probes saw every one of them begin.
         if !site.attributed.as_ref().is_some_and(|counted| counted.created > 0 && counted.exited == 0) {
             return Err(format!("reported without the probes' evidence: {leak}"));
         }
-        let after = at.saturating_duration_since(began);
         self.report.get_or_insert(Report { leak, after, bytes });
         Ok(())
     }
@@ -99,7 +114,13 @@ impl Leaking {
             bail!("the leak of {} was not reported", self.expected)
         };
         within("leak", *after, WITHIN)?;
-        let seconds = after.as_secs_f64();
-        Ok(format!("leak reported {seconds:.1} s after it began, in {bytes} bytes:\n  {leak}"))
+        let Some(proof) = &self.proof else { bail!("the leak of {} was not proven", self.expected) };
+        within("proof", proof.after, PROVEN_WITHIN)?;
+        let (seconds, proven_s) = (after.as_secs_f64(), proof.after.as_secs_f64());
+        Ok(format!(
+            "leak reported {seconds:.1} s after it began, in {bytes} bytes:\n  {leak}\n\
+             leak proven {proven_s:.1} s after it began, in {} bytes:\n  {}",
+            proof.bytes, proof.leak
+        ))
     }
 }

@@ -43,6 +43,7 @@ pub(super) struct Leak {
     pub(super) goroutines: u32,
     pub(super) baseline: u32,
     pub(super) window_s: u32,
+    pub(super) observed: Option<Observed>,
     pub(super) sites: Vec<Site>,
 }
 
@@ -62,6 +63,14 @@ pub(super) struct Site {
     pub(super) count: u32,
     pub(super) grew: u32,
     pub(super) attributed: Option<Attributed>,
+    /// Not known of a suspicion, and of Go before 1.21.
+    pub(super) orphans: Option<u32>,
+}
+
+#[derive(Clone, Debug, Deserialize)]
+pub(super) struct Observed {
+    pub(super) passes: u8,
+    pub(super) seconds: u16,
 }
 
 #[derive(Clone, Debug, Deserialize)]
@@ -104,6 +113,9 @@ impl fmt::Display for Leak {
             "{}, {}: {} -> {} goroutines in {} s",
             self.target, self.grade, self.baseline, self.goroutines, self.window_s
         )?;
+        if let Some(Observed { passes, seconds }) = &self.observed {
+            write!(f, ", {passes} passes over {seconds} s")?;
+        }
         for site in &self.sites {
             write!(
                 f,

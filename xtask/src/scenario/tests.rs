@@ -1,7 +1,7 @@
 use super::deadlock::Call;
 use super::*;
 
-const LEAK: &str = r#"{"kind":"leak","device":"d","bytes":140,"grade":"stuck","goroutines":500,
+const LEAK: &str = r#"{"kind":"leak","device":"d","bytes":140,"grade":"suspected","goroutines":500,
     "baseline":43,"window_s":24,"target":{"name":"leaky","pid":7,"go":"1.24.11"},
     "sites":[{"function":"main.(*Gateway).forward","file":"leaky/gateway.go","line":88,"wait":"chan send",
     "count":450,"grew":200,"attributed":{"created":160,"exited":0,"seconds":8.0}}]}"#;
@@ -19,6 +19,13 @@ const TEXT: &str = "DEADLOCK in stuck on d (pid 9, Go 1.24.11)
             in C in send
             goroutine 7, in Go in main.b line 9";
 
+/// What follows a leak.
+fn proof() -> String {
+    let observed = r#""grade":"proven","observed":{"passes":4,"seconds":10}"#;
+    let proof = LEAK.replace("\"grade\":\"suspected\"", observed).replace("140", "150");
+    proof.replace("\"grew\":200", "\"grew\":0,\"orphans\":450")
+}
+
 fn scenario() -> Scenario {
     let leak = leak::Expected { function: "main.(*Gateway).forward", file: "gateway.go", line: 88 };
     let call = |c: &str, go: &str, line| Call { c_function: c.into(), go_function: go.into(), line };
@@ -30,7 +37,7 @@ fn event(from: Source, at: Instant, line: &str) -> Event {
     Event { from, at, what: What::Line(line.replace('\n', " ")) }
 }
 
-/// Leak and deadlock begin, and after so many seconds the last of these messages comes.
+/// Leak and deadlock begin, the leak is proven, and after so many seconds the last of these messages comes.
 fn verdict_on(messages: &[&str], text: &str, seconds: u64) -> Result<String> {
     let start = Instant::now();
     let mut scenario = scenario();
@@ -39,6 +46,7 @@ fn verdict_on(messages: &[&str], text: &str, seconds: u64) -> Result<String> {
     for line in text.lines() {
         scenario.take(&event(Source::Text, start, line))?;
     }
+    scenario.take(&event(Source::Json, start + Duration::from_secs(15), &proof()))?;
     for (index, message) in messages.iter().enumerate() {
         let last = index + 1 == messages.len();
         let after = if last { seconds } else { 1 };
@@ -70,10 +78,33 @@ fn the_marked_lines_are_the_go_statement_and_the_calls() {
 fn the_right_reports_in_time() {
     let text = verdict_on(&[DEADLOCK, LEAK], TEXT, 31).unwrap();
     assert!(text.contains("31.0 s after it began, in 140 bytes"), "{text}");
+    assert!(text.contains("leak proven 15.0 s after it began, in 150 bytes"), "{text}");
+    assert!(text.contains("proven: 43 -> 500 goroutines in 24 s, 4 passes over 10 s"), "{text}");
     assert!(text.contains("main.(*Gateway).forward leaky/gateway.go:88 [chan send]"), "{text}");
     assert!(text.contains("in 8.0 s 160 created, 0 ended"), "{text}");
     assert!(text.contains("1.0 s after it began, in 99 bytes"), "{text}");
     assert!(text.contains("thread 10, goroutine 6: mutex at 0x40, in store from main.a line 5"), "{text}");
+}
+
+#[test]
+fn a_leak_without_proof_is_not_enough() {
+    for (proof, seconds, complaint) in [
+        (None, 0, "was not proven"),
+        (Some(proof()), 121, "proof was reported only after 121.0 s"),
+        (Some(proof().replace("\"line\":88", "\"line\":89")), 15, "as the first site"),
+        (Some(proof().replace("\"orphans\":450", "\"orphans\":0")), 15, "without its evidence"),
+        (Some(proof().replace("observed", "unseen")), 15, "without its evidence"),
+    ] {
+        let (start, mut scenario) = (Instant::now(), scenario());
+        let mut take = |from, seconds, line: &str| {
+            scenario.take(&event(from, start + Duration::from_secs(seconds), line))
+        };
+        take(Source::Leaky, 0, "LEAKING 1795307916701").unwrap();
+        take(Source::Json, 9, LEAK).unwrap();
+        let taken = proof.map_or(Ok(()), |proof| take(Source::Json, seconds, &proof));
+        let error = taken.and_then(|()| scenario.leak.verdict().map(drop)).expect_err(complaint);
+        assert!(format!("{error:#}").contains(complaint), "{error:#}");
+    }
 }
 
 #[test]
