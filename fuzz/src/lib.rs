@@ -19,6 +19,7 @@ pub mod mutate;
 pub mod parts;
 pub mod pclntab;
 pub mod probe_point;
+pub mod reach;
 pub mod receipt;
 pub mod spool;
 pub mod stack;
@@ -37,6 +38,14 @@ pub struct Target {
     pub max_len: usize,
 }
 
+impl Target {
+    /// How many inputs are tried where `wanted` would be of the others: what looks at a whole process takes longer.
+    #[must_use]
+    pub fn inputs(&self, wanted: u64) -> u64 {
+        if self.name == "reach" { wanted.div_ceil(20) } else { wanted }
+    }
+}
+
 /// All targets.
 pub const TARGETS: &[Target] = &[
     Target { name: "elf", check: elf::check, seeds: elf::seeds, max_len: 16 << 10 },
@@ -47,6 +56,7 @@ pub const TARGETS: &[Target] = &[
     Target { name: "code", check: code::check, seeds: code::seeds, max_len: 1024 },
     Target { name: "spool", check: spool::check, seeds: spool::seeds, max_len: 4096 },
     Target { name: "stack", check: stack::check, seeds: stack::seeds, max_len: 1 << 10 },
+    Target { name: "reach", check: reach::check, seeds: reach::seeds, max_len: reach::MAX_LEN },
     Target { name: "walk", check: walk::check, seeds: walk::seeds, max_len: 16 << 10 },
     Target { name: "command", check: command::check, seeds: command::seeds, max_len: command::MAX_LEN },
     Target { name: "receipt", check: receipt::check, seeds: receipt::seeds, max_len: receipt::MAX_LEN },

@@ -63,7 +63,12 @@ impl Seen {
     /// Whether it has not run and waits as before. That the runtime has moved its stack is no difference.
     pub(super) fn is_as(&self, before: &Seen) -> bool {
         let what = |seen: &Seen| (seen.g, seen.goid, seen.wait, seen.ran, seen.depth, seen.waiting);
-        what(self) == what(before) && self.waits() && before.waits()
+        what(self) == what(before) && self.stands() && before.stands()
+    }
+
+    /// Whether it waits, be it for another goroutine or for something else.
+    pub(super) fn stands(&self) -> bool {
+        self.waits() || matches!(self.wait, Wait::IoWait | Wait::Sleep)
     }
 
     /// Whether only another goroutine can wake it.

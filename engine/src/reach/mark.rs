@@ -22,13 +22,6 @@ const WHOLE: u64 = 16 << 10;
 /// Bytes of a larger object read in one go.
 const PIECE: usize = 64 << 10;
 
-/// What a pass may take.
-pub(super) struct Bounds<'b> {
-    pub(super) memory_bytes: usize,
-    /// Whether time is up.
-    pub(super) expired: &'b mut dyn FnMut() -> bool,
-}
-
 /// What was reached, and what is still to be looked at.
 pub(super) struct Marker {
     pub(super) spans: Spans,
@@ -135,19 +128,16 @@ impl Marker {
         }
     }
 
-    /// Looks at everything that was reached, until there is nothing more, or somebody is woken.
+    /// Looks at everything that was reached, until there is nothing more.
     pub(super) fn drain(
         &mut self,
         layout: &Layout,
         crowd: &Crowd,
         memory: &mut dyn Memory,
-        bounds: &mut Bounds<'_>,
+        memory_bytes: usize,
     ) -> Result<(), Stop> {
         while !self.queue.is_empty() {
-            if (bounds.expired)() {
-                return Err(Stop::Abstained(Abstained::Time));
-            }
-            if self.bytes() + crowd.bytes() > bounds.memory_bytes {
+            if self.bytes() + crowd.bytes() > memory_bytes {
                 return Err(Stop::Abstained(Abstained::Memory));
             }
             self.take();

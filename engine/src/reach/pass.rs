@@ -6,13 +6,13 @@
 use alloc::vec::Vec;
 
 use super::crowd::{Crowd, Role};
-use super::mark::{Bounds, Marker};
+use super::mark::Marker;
 use super::places::Places;
 use super::roots::{self, Machines};
 use super::stacks::Stacks;
 use super::{Abstained, ReachLimits, Region, Stop, held};
 use crate::layout::Layout;
-use crate::memory::{Addr, Memory};
+use crate::memory::{Addr, Error, Memory, Run};
 use crate::runtime::Runtime;
 
 /// Times that it is looked again who ran meanwhile.
@@ -43,6 +43,23 @@ pub struct Subject<'a> {
     pub regions: Option<&'a [Region]>,
     /// Whether time is up.
     pub expired: &'a mut dyn FnMut() -> bool,
+}
+
+/// Memory that cannot be read any more once time is up: so every list of the program's, however long, comes to an end.
+struct Timed<'m> {
+    memory: &'m mut dyn Memory,
+    expired: &'m mut dyn FnMut() -> bool,
+    over: bool,
+}
+
+impl Memory for Timed<'_> {
+    fn read_runs(&mut self, runs: &[Run], out: &mut [u8]) -> Result<(), Error> {
+        self.over = self.over || (self.expired)();
+        if self.over {
+            return Err(Error::Unreadable { at: runs.first().map_or(0, |run| run.at.0) });
+        }
+        self.memory.read_runs(runs, out)
+    }
 }
 
 /// All that a pass takes; made once.
@@ -78,8 +95,18 @@ impl Pass {
         self.crowd.bytes() + eyes + self.marker.bytes() + Stacks::BYTES
     }
 
-    /// Looks once; afterwards [`Pass::unreached`] has the answer.
+    /// Looks once; afterwards [`Pass::is_unreached`] has the answer.
     pub(super) fn run(&mut self, subject: &mut Subject<'_>) -> Result<Figures, Stop> {
+        let Subject { runtime, memory, places, regions, expired } = subject;
+        let mut timed = Timed { memory: *memory, expired: *expired, over: false };
+        let looked = {
+            let memory = &mut timed;
+            self.look(&mut Subject { runtime, memory, places, regions: *regions, expired: &mut || false })
+        };
+        if timed.over { Err(Stop::Abstained(Abstained::Time)) } else { looked }
+    }
+
+    fn look(&mut self, subject: &mut Subject<'_>) -> Result<Figures, Stop> {
         self.begin(subject)?;
         self.roots(subject)?;
         self.settle(subject)?;
@@ -131,10 +158,9 @@ impl Pass {
 
     /// Marks until nobody is woken any more.
     fn settle(&mut self, subject: &mut Subject<'_>) -> Result<(), Stop> {
-        let Subject { runtime, memory, expired, .. } = subject;
+        let Subject { runtime, memory, .. } = subject;
         loop {
-            let mut bounds = Bounds { memory_bytes: self.limits.memory_bytes, expired: *expired };
-            self.marker.drain(runtime.layout, &self.crowd, *memory, &mut bounds)?;
+            self.marker.drain(runtime.layout, &self.crowd, *memory, self.limits.memory_bytes)?;
             let mut woken = core::mem::take(&mut self.marker.wake);
             woken.retain(|who| {
                 let who = usize::try_from(*who).unwrap_or(usize::MAX);
@@ -146,36 +172,44 @@ impl Pass {
                 self.marker.wake = woken;
                 return Ok(());
             }
+            // As they lie in memory, where one is read with the next.
+            woken.sort_unstable();
             let of = |who: &u32| self.crowd.all.get(usize::try_from(*who).unwrap_or(usize::MAX));
             let gs = woken.iter().filter_map(of).map(|seen| seen.g);
             self.stacks.scan(runtime, gs, *memory, &mut self.marker)?;
         }
     }
 
-    /// Whoever ran meanwhile, and what came into use, counts as in use; until nobody has run any more.
+    /// Whoever ran meanwhile, and what came into use, counts as in use; until nobody who waits has run any
+    /// more.
     fn look_again(&mut self, subject: &mut Subject<'_>) -> Result<(), Stop> {
         for nth in 0..LOOKS {
             let moved = self.wake_moved(subject)?;
             if nth == 0 {
                 self.roots_again(subject)?;
-            } else if moved == 0 {
+            }
+            let live = self.live.iter().copied();
+            self.stacks.scan(subject.runtime, live, subject.memory, &mut self.marker)?;
+            self.settle(subject)?;
+            if nth > 0 && moved == 0 {
                 return Ok(());
             }
-            self.settle(subject)?;
         }
         Err(Stop::Abstained(Abstained::Restless))
     }
 
-    /// Wakes those that are not as they were, and returns how many; notes all others that are alive.
+    /// Wakes those that are not as they were, and returns how many; notes all others that are alive, unless they have
+    /// not run since their stacks were looked at: these are as they were.
     fn wake_moved(&mut self, subject: &mut Subject<'_>) -> Result<usize, Stop> {
         self.live.clear();
         let before = self.marker.wake.len();
         let (known, marker, live) = (&self.crowd, &mut self.marker, &mut self.live);
         self.eyes.each(subject.runtime, subject.memory, self.limits.goroutines, &mut |now| {
-            let waited = known.place(now.g.0).filter(|who| marker.waits(*who));
-            let same = waited.and_then(|who| known.all.get(who)).is_some_and(|before| now.is_as(before));
-            match waited {
-                Some(_) if same => {}
+            let who = known.place(now.g.0);
+            if who.and_then(|who| known.all.get(who)).is_some_and(|before| now.is_as(before)) {
+                return;
+            }
+            match who.filter(|who| marker.waits(*who)) {
                 Some(who) => marker.wake.push(u32::try_from(who).unwrap_or(u32::MAX)),
                 None if now.role == Role::Dead => {}
                 None => live.push(now.g),
@@ -197,7 +231,6 @@ impl Pass {
             self.marker.visit_all(number);
         }
         let regions = self.machines.c_memory(regions)?;
-        roots::scan(runtime, places, &self.machines, regions, *memory, &mut self.marker)?;
-        self.stacks.scan(runtime, self.live.iter().copied(), *memory, &mut self.marker)
+        roots::scan(runtime, places, &self.machines, regions, *memory, &mut self.marker)
     }
 }

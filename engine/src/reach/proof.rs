@@ -13,6 +13,8 @@ use crate::layout::Layout;
 use crate::memory::{Addr, Memory};
 use crate::runtime::Runtime;
 
+/// `go` statements that are known to grow.
+const GROWING_MAX: usize = glg_proto::wire::SITES_MAX;
 /// Creation sites whose growth is followed.
 const SITES_MAX: usize = 1024;
 /// Glances between two passes.
@@ -127,6 +129,7 @@ pub struct Proof {
     abstained: Option<Abstained>,
     stuck_s: u32,
     now_ns: u64,
+    growing: heapless::Vec<Addr, GROWING_MAX>,
     /// What the most expensive pass took.
     pub figures: Figures,
 }
@@ -137,14 +140,20 @@ impl Proof {
     pub fn new(layout: &Layout, limits: ReachLimits) -> Proof {
         let (tracks, sites) = (Vec::new(), Vec::new());
         let (pass, figures) = (Pass::new(layout, limits), Figures::default());
-        let (passes, glances, abstained) = (0, 0, None);
-        Proof { pass, tracks, sites, passes, glances, abstained, stuck_s: STUCK_S, now_ns: 0, figures }
+        let (passes, glances, abstained, growing) = (0, 0, None, heapless::Vec::new());
+        Proof { pass, tracks, sites, passes, glances, abstained, stuck_s: STUCK_S, now_ns: 0, growing, figures }
     }
 
     /// Says from how many seconds on a wait is long, and the time of the system's monotonic clock after the last look:
     /// without it only what was observed counts, and nothing of what the program's runtime knows.
     pub fn date(&mut self, now_ns: u64, stuck_s: u32) {
         (self.now_ns, self.stuck_s) = (now_ns, stuck_s);
+    }
+
+    /// Says, before the first look, which `go` statements are known to have ever more goroutines (return addresses, of
+    /// which as many are taken as an alert has sites): whoever of them never runs is stuck, whatever it waits for.
+    pub fn known_to_grow(&mut self, growing: &[Addr]) {
+        self.growing = growing.iter().take(GROWING_MAX).copied().collect();
     }
 
     /// Nothing will be proven, because something was not found.
@@ -229,10 +238,13 @@ impl Proof {
         let unreached = |who: usize| proves && pass.is_unreached(who);
         if self.passes + self.glances == 0 {
             let all = &pass.crowd.all;
-            self.tracks = Vec::with_capacity(all.iter().filter(|seen| seen.waits()).count());
-            let waiting = all.iter().enumerate().filter(|(_, seen)| seen.waits());
+            let growing = |seen: &Seen| self.growing.contains(&Addr(seen.gopc));
+            let followed = |seen: &Seen| seen.waits() || seen.stands() && growing(seen);
+            let mut tracks = Vec::with_capacity(all.iter().filter(|seen| followed(seen)).count());
+            let waiting = all.iter().enumerate().filter(|(_, seen)| followed(seen));
             let track = |(who, seen): (usize, &_)| Track { seen: *seen, unreached: unreached(who) };
-            self.tracks.extend(waiting.map(track));
+            tracks.extend(waiting.map(track));
+            self.tracks = tracks;
         } else {
             self.tracks.retain_mut(|track| {
                 let Some(who) = pass.crowd.place(track.seen.g.0) else { return false };
@@ -275,7 +287,8 @@ impl Proof {
             let seen = &track.seen;
             let (grows, waited_s) = (self.grows(seen.gopc), self.waited_s(seen, observed_s));
             let orphan = seen.parent != 0 && alive.binary_search(&seen.parent).is_err();
-            let standing = Standing { grows, orphan, long: waited_s >= self.stuck_s };
+            let (long, leaks) = (waited_s >= self.stuck_s, self.growing.contains(&Addr(seen.gopc)));
+            let standing = Standing { grows, orphan, long, leaks };
             let grade = if self.proves(plan) && track.unreached {
                 Grade::Proven
             } else if seen.leaked || is_stuck(seen.wait, standing) {
@@ -311,8 +324,8 @@ impl Proof {
         if whole { u32::try_from(plan.millis / 1000).unwrap_or(u32::MAX) } else { 0 }
     }
 
-    /// How long a goroutine has waited at least: the runtime notes it late, at a garbage collection, but what it notes is
-    /// as old as the wait; those who were seen first at the first look have waited since.
+    /// How long a goroutine has waited at least: since the first look, and since the garbage collection at which the
+    /// runtime noted that it waits.
     fn waited_s(&self, seen: &Seen, observed_s: u32) -> u32 {
         let now_s = u32::try_from(self.now_ns / 1_000_000_000).unwrap_or(0);
         let noted_s = if seen.since_s == 0 { 0 } else { now_s.saturating_sub(seen.since_s) };

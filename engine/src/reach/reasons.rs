@@ -1,7 +1,7 @@
 //! Whether a goroutine that does not run is stuck, or only has nothing to do.
 //!
-//! That it has not run while it was observed is one reason only: so do idle pools of workers, subscribers, and producers
-//! before a slow consumer. What has to come to it depends on what it waits for.
+//! That it has not run while it was observed is one reason only: nor do idle workers, subscribers, and producers before
+//! a slow consumer. What has to come to it depends on what it waits for.
 
 use glg_proto::wire::Wait;
 
@@ -14,12 +14,15 @@ pub(super) struct Standing {
     pub(super) orphan: bool,
     /// It has waited for longer than is usual.
     pub(super) long: bool,
+    /// Its `go` statement is known to have ever more goroutines, over a much longer time.
+    pub(super) leaks: bool,
 }
 
 /// Whether healthy goroutines do not wait so.
 pub(super) fn is_stuck(wait: Wait, standing: Standing) -> bool {
-    let Standing { grows, orphan, long } = standing;
+    let Standing { grows, orphan, long, leaks } = standing;
     match wait {
+        _ if leaks => true,
         // Nobody can end it.
         Wait::ChanReceiveNil | Wait::ChanSendNil | Wait::SelectNoCases => true,
         // Locks are for moments.
@@ -41,7 +44,7 @@ mod tests {
 
     /// The reasons of which one is enough, each by itself or two together.
     fn told(wait: Wait) -> [bool; 5] {
-        let standing = |grows, orphan, long| is_stuck(wait, Standing { grows, orphan, long });
+        let standing = |grows, orphan, long| is_stuck(wait, Standing { grows, orphan, long, leaks: false });
         [
             standing(false, false, false),
             standing(true, false, false),
@@ -62,6 +65,7 @@ mod tests {
                 _ => [false; 5],
             };
             assert_eq!(told(*wait), expected, "{wait:?}");
+            assert!(is_stuck(*wait, Standing { leaks: true, ..Standing::default() }), "{wait:?}");
         }
     }
 }

@@ -12,6 +12,8 @@ use crate::runtime::Runtime;
 
 /// Bytes read in one go; a multiple of the words that a byte of a mask is about.
 const PIECE: usize = 32 << 10;
+/// Bytes that are unmapped as a whole: a page of any kernel, or a part of one.
+const PAGE: u64 = 4 << 10;
 /// Blocks of finalisers and cleanups that are followed: a million that wait to be run.
 const BLOCKS_MAX: usize = 1 << 15;
 /// Specials of one span: no span has more objects than an eighth of its bytes, and few specials each.
@@ -209,6 +211,8 @@ fn blocks(
 fn specials(runtime: &Runtime, memory: &mut dyn Memory, marker: &mut Marker) -> Result<(), Stop> {
     let layout = runtime.layout;
     let (l, kinds) = (&layout.special, &layout.special_kinds);
+    // What comes next says how wide it is: since Go 1.24 a word, before only two bytes.
+    let in_offset = if l.kind.saturating_sub(l.offset) < 8 { 0xffff } else { u64::MAX };
     let mut record = [0u8; RECORD_MAX];
     for number in 0..u32::try_from(marker.spans.spans.len()).unwrap_or(u32::MAX) {
         let Some(span) = marker.spans.get(number).copied().filter(|span| span.specials != 0) else {
@@ -221,7 +225,7 @@ fn specials(runtime: &Runtime, memory: &mut dyn Memory, marker: &mut Marker) -> 
                 record.get_mut(..l.size.into()).ok_or(Error::Unsupported("size of runtime.special"))?;
             memory.read(Addr(at), head)?;
             let (next, kind) = (le::u64(head, l.next.into())?, le::u8(head, l.kind.into())?);
-            let offset = le::u64(head, l.offset.into())? & 0xffff;
+            let offset = le::u64(head, l.offset.into())? & in_offset;
             let object = span.start.saturating_add(offset);
             let size = if kind == kinds.finalizer {
                 // Only what it refers to is kept, but its finaliser may do with it what it likes.
@@ -282,7 +286,7 @@ fn holes(
 fn in_c(region: Region, holes: &[Region], memory: &mut dyn Memory, marker: &mut Marker) -> Result<(), Stop> {
     let mut bytes = vec![0u8; PIECE];
     let end = region.from.0.saturating_add(region.len);
-    let mut at = region.from.0;
+    let (mut at, mut by_page) = (region.from.0, 0);
     while at < end {
         let next = holes.partition_point(|hole| hole.from.0 <= at);
         // One may lie within another.
@@ -293,7 +297,8 @@ fn in_c(region: Region, holes: &[Region], memory: &mut dyn Memory, marker: &mut 
             at = hole;
             continue;
         }
-        let len = usize::try_from((end - at).min(PIECE as u64)).unwrap_or(0);
+        let most = if at < by_page { PAGE - at % PAGE } else { PIECE as u64 };
+        let len = usize::try_from((end - at).min(most)).unwrap_or(0);
         let piece = bytes.get_mut(..len).unwrap_or_default();
         match memory.read(Addr(at), piece) {
             Ok(()) => {
@@ -305,6 +310,11 @@ fn in_c(region: Region, holes: &[Region], memory: &mut dyn Memory, marker: &mut 
                 marker.words(piece);
             }
             Err(Error::Gone) => return Err(Stop::Gone),
+            // A part of it may still be there.
+            Err(_) if at >= by_page => {
+                by_page = at + len as u64;
+                continue;
+            }
             Err(_) => {}
         }
         at += len as u64;

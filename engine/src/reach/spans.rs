@@ -177,8 +177,11 @@ impl Spans {
         }
     }
 
-    /// Marks all objects of a span.
+    /// Marks all objects of a span; of those without pointers there may be any number.
     pub(super) fn mark_all(&mut self, span: &Span) {
+        if span.noscan {
+            return;
+        }
         for index in 0..span.objects {
             self.mark(span, index);
         }
@@ -303,12 +306,19 @@ impl Spans {
         self.gather.read(memory, &self.runs)?;
         for (i, record) in batch.iter().enumerate() {
             match decode(l, self.gather.get(i), *record)? {
+                Record::Objects(span) if self.has(&span) => {}
                 Record::Objects(span) => self.add(span, fresh)?,
                 Record::Ignored { start, bytes } => self.set_pages(start, bytes, IGNORED),
                 Record::Nothing => {}
             }
         }
         Ok(())
+    }
+
+    /// Whether the table has a span as it is: pages that were another one's before go on naming its record.
+    fn has(&self, span: &Span) -> bool {
+        let is = |span: &Span| (span.record, span.start, span.bytes, span.size, span.noscan);
+        self.find(span.start).and_then(|known| self.get(known)).is_some_and(|known| is(known) == is(span))
     }
 
     fn add(&mut self, span: Span, fresh: &mut Vec<u32>) -> Result<(), Stop> {
@@ -319,6 +329,9 @@ impl Spans {
             return Err(Stop::Abstained(Abstained::Memory));
         }
         let first = u32::try_from(self.marked.len()).unwrap_or(u32::MAX);
+        room(&mut self.marked, bits as usize);
+        room(&mut self.scanned, bits as usize);
+        room(&mut self.spans, 1);
         self.marked.resize(self.marked.len() + bits as usize, 0);
         self.scanned.resize(self.marked.len(), 0);
         self.spans.push(Span { bits: first, ..span });
@@ -337,6 +350,14 @@ impl Spans {
                 *slot = number;
             }
         }
+    }
+}
+
+/// Makes room for `more`, and for an eighth of what is there: twice as much would be a large part of what a pass may
+/// take.
+fn room<T>(vector: &mut Vec<T>, more: usize) {
+    if vector.capacity() - vector.len() < more {
+        vector.reserve_exact(more.max(vector.len() / 8));
     }
 }
 

@@ -22,7 +22,7 @@ const SUDOG_MAX: usize = 128;
 /// Bytes of the innermost frames in which a sudog is searched for that nothing else names: those of the runtime's
 /// functions that wait.
 const PARK_BYTES: usize = 1024;
-/// Cases of one `select` at most (`selectgo` of `runtime/select.go`).
+/// Cases of one `select` at most (`selectgo` of `runtime/select.go`), and of those of one batch.
 const CASES_MAX: usize = 1 << 16;
 /// Bytes of a semaphore that may be reached by a pointer to it, less one.
 const SEMAPHORE: u64 = 3;
@@ -45,6 +45,15 @@ struct Watched {
     /// Where its watches begin, and how many of them nobody was woken by yet: those with the lowest pointers.
     first: usize,
     left: usize,
+}
+
+/// Whether all that a goroutine waits for is known.
+enum Named {
+    Whole,
+    /// There is more, which the sudog at this address names.
+    Next(u64),
+    /// It is not, or anybody may use it.
+    Unknown,
 }
 
 /// All of it.
@@ -109,29 +118,48 @@ impl Watches {
         let who: Vec<usize> = crowd.all.iter().enumerate().filter(waiting).map(|(i, _)| i).collect();
         self.all.reserve_exact(who.len());
         for batch in who.chunks(BATCH) {
-            // Most wait for one thing, and it is named by the first sudog.
-            self.runs.clear();
-            let len = usize::from(runtime.layout.sudog.size);
-            let sudog = |i: &usize| crowd.all.get(*i).map_or(0, |seen| seen.waiting);
-            self.runs.extend(
-                batch.iter().map(|i| Run { at: Addr(sudog(i)), len: if sudog(i) == 0 { 0 } else { len } }),
-            );
-            self.gather.read(memory, &self.runs)?;
-            for (nth, i) in batch.iter().enumerate() {
-                let Some(seen) = crowd.all.get(*i).copied() else { continue };
-                let first = self.all.len();
-                if !self.wait(runtime.layout, memory, spans, &seen, nth, *i)? {
-                    self.all.truncate(first);
-                    if let Some(seen) = crowd.all.get_mut(*i) {
-                        seen.role = Role::Open;
-                    }
-                }
-            }
+            self.find_some(runtime.layout, memory, crowd, spans, batch)?;
         }
         self.index();
         for watched in &self.objects {
             let span = spans.find(watched.object).and_then(|span| spans.get_mut(span));
             span.into_iter().for_each(|span| span.watched = true);
+        }
+        Ok(())
+    }
+
+    /// Finds out what some goroutines wait for. Most wait for one thing, and it is named by their first sudog; that
+    /// of each case of a `select` names the next one.
+    fn find_some(
+        &mut self,
+        layout: &Layout,
+        memory: &mut dyn Memory,
+        crowd: &mut Crowd,
+        spans: &Spans,
+        who: &[usize],
+    ) -> Result<(), Stop> {
+        let first = |who: &usize| (*who, crowd.all.get(*who).map_or(0, |seen| seen.waiting));
+        let mut open: Vec<(usize, u64)> = who.iter().map(first).collect();
+        let most = self.all.len() + CASES_MAX;
+        while !open.is_empty() && self.all.len() <= most {
+            self.runs.clear();
+            let len = |at: u64| if at == 0 { 0 } else { usize::from(layout.sudog.size) };
+            self.runs.extend(open.iter().map(|(_, at)| Run { at: Addr(*at), len: len(*at) }));
+            self.gather.read(memory, &self.runs)?;
+            let mut next = Vec::new();
+            for (nth, (who, _)) in open.iter().enumerate() {
+                let Some(seen) = crowd.all.get_mut(*who) else { continue };
+                match self.wait(layout, memory, spans, seen, nth, *who)? {
+                    Named::Next(sudog) => next.push((*who, sudog)),
+                    Named::Whole => {}
+                    // What was found of it wakes nobody who may run.
+                    Named::Unknown => seen.role = Role::Open,
+                }
+            }
+            open = next;
+        }
+        for (who, _) in open {
+            crowd.all.get_mut(who).into_iter().for_each(|seen| seen.role = Role::Open);
         }
         Ok(())
     }
@@ -149,7 +177,7 @@ impl Watches {
         }
     }
 
-    /// Watches what one goroutine waits for; `false` when that is not known, or anybody may use it.
+    /// Watches what one goroutine waits for, as far as its `nth` sudog names it.
     fn wait(
         &mut self,
         layout: &Layout,
@@ -158,59 +186,32 @@ impl Watches {
         seen: &Seen,
         nth: usize,
         who: usize,
-    ) -> Result<bool, Stop> {
-        let Ok(who) = u32::try_from(who) else { return Ok(false) };
-        match seen.wait {
-            Wait::ChanReceiveNil | Wait::ChanSendNil | Wait::SelectNoCases => Ok(true),
-            Wait::ChanReceive | Wait::ChanSend | Wait::Select => {
-                self.channels(layout, memory, spans, seen, nth, who)
-            }
-            Wait::CondWait if layout.sudog.elem_vp.is_none() => {
-                self.old_condition(layout, memory, spans, seen, who)
-            }
-            _ if layout.sudog.elem_vp.is_none() => self.old_semaphore(layout, memory, spans, seen, who),
-            _ if seen.waiting == 0 => Ok(false),
-            _ => {
-                let sudog = self.gather.get(nth);
-                let (g, at) =
-                    (le::u64(sudog, layout.sudog.g.into())?, le::u64(sudog, layout.sudog.elem.into())?);
-                Ok(g == seen.g.0 && self.watch_semaphore(spans, at, who))
-            }
-        }
-    }
-
-    fn channels(
-        &mut self,
-        layout: &Layout,
-        memory: &mut dyn Memory,
-        spans: &Spans,
-        seen: &Seen,
-        nth: usize,
-        who: u32,
-    ) -> Result<bool, Stop> {
+    ) -> Result<Named, Stop> {
+        let Ok(who) = u32::try_from(who) else { return Ok(Named::Unknown) };
         let l = &layout.sudog;
-        let (mut record, len) = ([0u8; SUDOG_MAX], usize::from(l.size));
-        let record = record.get_mut(..len).ok_or(Error::Unsupported("size of runtime.sudog"))?;
-        if seen.waiting == 0 {
-            return Ok(false);
-        }
-        record.copy_from_slice(self.gather.get(nth));
-        for _ in 0..CASES_MAX {
-            let (g, channel) = (le::u64(record, l.g.into())?, le::u64(record, l.c.into())?);
-            // Nobody has a pointer into the middle of a channel.
-            if g != seen.g.0 || !self.watch(spans, channel, Some(channel), who) {
-                return Ok(false);
+        let sudog = self.gather.get(nth);
+        let word = |offset: u16| le::u64(sudog, offset.into());
+        let known = match seen.wait {
+            Wait::ChanReceiveNil | Wait::ChanSendNil | Wait::SelectNoCases => true,
+            Wait::CondWait if l.elem_vp.is_none() => self.old_condition(layout, memory, spans, seen, who)?,
+            Wait::ChanReceive | Wait::ChanSend | Wait::Select if seen.waiting != 0 => {
+                let (g, channel, next) = (word(l.g)?, word(l.c)?, word(l.waitlink)?);
+                // Nobody has a pointer into the middle of a channel.
+                let known = g == seen.g.0 && self.watch(spans, channel, Some(channel), who);
+                if known && next != 0 {
+                    return Ok(Named::Next(next));
+                }
+                known
             }
-            match le::u64(record, l.waitlink.into())? {
-                0 => return Ok(true),
-                next => match memory.read(Addr(next), record) {
-                    Ok(()) => {}
-                    Err(Error::Gone) => return Err(Stop::Gone),
-                    Err(_) => return Ok(false),
-                },
+            Wait::ChanReceive | Wait::ChanSend | Wait::Select => false,
+            _ if l.elem_vp.is_none() => self.old_semaphore(layout, memory, spans, seen, who)?,
+            _ if seen.waiting == 0 => false,
+            _ => {
+                let (g, at) = (word(l.g)?, word(l.elem)?);
+                g == seen.g.0 && self.watch_semaphore(spans, at, who)
             }
-        }
-        Ok(false)
+        };
+        Ok(if known { Named::Whole } else { Named::Unknown })
     }
 
     /// Up to Go 1.25 only the stack says which semaphore it is.
