@@ -39,7 +39,6 @@ const NEUTRAL: &[&str] = &[
     "sync",
     "syscall",
     "time",
-    "go.etcd.io",
     "golang.org/x",
     "google.golang.org",
     "k8s.io",
@@ -113,7 +112,12 @@ impl Known {
         let inner = stack.get(..told.unwrap_or(stack.len())).unwrap_or_default();
         created
             && (told.is_some() || self.frames.is_empty())
-            && inner.iter().all(|frame| self.has(frame).is_some() || frame.is_neutral())
+            && inner.iter().all(|frame| self.is_of_library(frame) || frame.is_neutral())
+    }
+
+    fn is_of_library(&self, name: &Name) -> bool {
+        let mut rest = self.packages.iter().filter_map(|package| name.text.strip_prefix(root(package)));
+        rest.any(|rest| rest.starts_with(['/', '.']))
     }
 
     /// The function's name within one of these packages.
@@ -132,23 +136,8 @@ impl Known {
     /// The same of a name that may have been cut.
     fn ends_so(&self, function: &str, name: &Name) -> bool {
         let head = name.text.strip_suffix(function).and_then(|head| head.strip_suffix('.'));
-        let of = |head: &str, package: &str| {
-            let Some(lost) = package.strip_suffix(head) else { return false };
-            // All of the package is lost where the cut left no more of it than a version.
-            match lost.strip_suffix('/').or(head.is_empty().then_some(lost)) {
-                // What was lost did not fit.
-                Some(lost) => {
-                    name.bytes + 1 + lost.rsplit('/').next().unwrap_or_default().len() > FUNCTION_MAX
-                }
-                // The cut may be within an element, or within an escape, two bytes of which are left then.
-                None => lost.is_empty() || name.bytes == FUNCTION_MAX && !head.contains('/'),
-            }
-        };
-        head.is_some_and(|head| {
-            let rest = (0..=2).filter_map(|escape| head.get(escape..));
-            rest.filter(|rest| rest.len() == head.len() || name.bytes == FUNCTION_MAX)
-                .any(|rest| self.packages.iter().any(|package| of(rest, package)))
-        })
+        let Some(head) = head else { return false };
+        self.packages.iter().any(|package| name.may_be_of(package, head))
     }
 }
 
@@ -176,10 +165,35 @@ impl Name {
         Name { text, closure, bytes: printed.len() }
     }
 
+    /// Whether this was in `package`, of whose path a cut may have left `head` alone.
+    fn may_be_of(&self, package: &str, head: &str) -> bool {
+        if package == head {
+            return true;
+        }
+        // All of the package is lost where the cut left no more of it than a version.
+        let all = head.is_empty().then_some(package);
+        let lost = package.strip_suffix(head).and_then(|lost| lost.strip_suffix('/')).or(all);
+        if let Some(lost) = lost {
+            // A cut takes no element that would have fitted.
+            let last = lost.rsplit('/').next().unwrap_or_default();
+            return self.bytes + "/".len() + last.len() > FUNCTION_MAX;
+        }
+        // Where an element is longer than the room there is, the cut is within it, or within an escape.
+        let within = self.bytes == FUNCTION_MAX && !head.contains('/');
+        within && (0..=2).filter_map(|escape| head.get(escape..)).any(|rest| package.ends_with(rest))
+    }
+
     fn is_neutral(&self) -> bool {
         let mut rest = NEUTRAL.iter().filter_map(|package| self.text.strip_prefix(package));
         rest.any(|rest| rest.starts_with(['/', '.']))
     }
+}
+
+/// The library that a package is of: `github.com/nats-io/nats.go`, `google.golang.org/grpc`, `net/http`.
+fn root(package: &str) -> &str {
+    let elements = if package.starts_with("github.com/") { 3 } else { 2 };
+    let end = package.match_indices('/').nth(elements - 1).map_or(package.len(), |(at, _)| at);
+    package.get(..end).unwrap_or(package)
 }
 
 /// Without type arguments, `[...]`.

@@ -307,3 +307,18 @@ fn calls_fit_into_alerts_and_rows_are_whole() {
         }
     }
 }
+
+/// Each line is a goroutine of a real program; see the file's head.
+#[test]
+fn clients_that_were_left_open_are_recognised() {
+    let lines: Vec<&str> =
+        include_str!("observed.txt").lines().filter(|line| !line.starts_with('#')).collect();
+    assert!(lines.len() > 40, "{}", lines.len());
+    for line in lines {
+        let [call, created_by, stack] = line.split('\t').collect::<Vec<_>>()[..] else { panic!("{line}") };
+        let frames: Vec<&str> = stack.split_whitespace().collect();
+        assert_eq!(call_of(created_by, &frames).unwrap_or("-"), call, "{line}");
+        // A stack tells more than its creator, never something else.
+        assert!(told(created_by).is_none_or(|told| told == call), "{line}");
+    }
+}

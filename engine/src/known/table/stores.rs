@@ -143,6 +143,7 @@ pub(super) const ROWS: &[Known] = &[
             "Open",
             "(*DB).startMemoryFlush",
             "(*DB).unblockWrite",
+            "(*valueLog).open",
             "(*levelsController).startCompact",
             "(*WaterMark).Init",
         ],
