@@ -14,7 +14,7 @@ use anyhow::{Context, bail};
 use glg_engine::cached_image::CachedImage;
 use glg_engine::goroutines::Counter;
 use glg_engine::layout::Arch;
-use glg_engine::memory::{Error, Image, Memory};
+use glg_engine::memory::{Addr, Error, Image, Memory};
 use glg_engine::reach::proof::{Finding, Look, Plan, Proof, moments};
 use glg_engine::reach::report::{Report, describe};
 use glg_engine::reach::{Abstained, Figures, Places, Subject};
@@ -76,7 +76,7 @@ pub fn leaks(
     let Some(mut remote) = Remote::open(process).with_context(context)? else {
         bail!("process {process} {}", remote::absence(process));
     };
-    let told = look(&mut remote, limits.prove.plan(observe), limits).with_context(context)?;
+    let told = look(&mut remote, limits.prove.plan(observe), &[], limits).with_context(context)?;
     let mut out = BufWriter::with_capacity(OUT_BYTES, out);
     let written =
         if json { json::write(&told, &mut out) } else { out.write_all(text::text(&told).as_bytes()) };
@@ -87,27 +87,28 @@ pub fn leaks(
     }
 }
 
-/// Observes a target of the service, as the board's config says.
+/// Observes a target of the service, as the board's config says; of these `go` statements it knows that they grow.
 ///
 /// # Errors
 /// As [`leaks`].
-pub fn proof(id: TargetId, limits: Limits<'_>) -> anyhow::Result<Proven> {
+pub fn proof(id: TargetId, growing: &[Addr], limits: Limits<'_>) -> anyhow::Result<Proven> {
     let remote = Remote::open(id.pid)?.filter(|remote| remote.id == id);
     let Some(mut remote) = remote else { bail!("the process has ended") };
-    let told = look(&mut remote, limits.prove.plan(None), limits)?;
+    let told = look(&mut remote, limits.prove.plan(None), growing, limits)?;
     let entry = remote.entry;
     let image = &mut CachedImage::new(remote.process().image);
     let runtime = Runtime::open(image, entry)?;
     Ok(sites::proof(&told, &runtime, image))
 }
 
-fn look(remote: &mut Remote, plan: Plan, limits: Limits<'_>) -> anyhow::Result<Told> {
+fn look(remote: &mut Remote, plan: Plan, growing: &[Addr], limits: Limits<'_>) -> anyhow::Result<Told> {
     let (pid, entry) = (remote.id.pid, remote.entry);
     let Process { memory, image, .. } = remote.process();
     let image = &mut CachedImage::new(image);
     let mut runtime = Runtime::open(image, entry)?;
     runtime.confirm(memory)?;
     let mut proof = Proof::new(runtime.layout, limits.prove.limits());
+    proof.known_to_grow(growing);
     let begin = Instant::now();
     let spent = observe(pid, &runtime, memory, image, (plan, limits.prove), &mut proof)?;
     let observed = begin.elapsed();

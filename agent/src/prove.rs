@@ -7,6 +7,7 @@ use std::io::{self, Write};
 use std::path::PathBuf;
 
 use anyhow::bail;
+use glg_engine::memory::Addr;
 use glg_engine::step::TargetId;
 use glg_proto::proof::{PROOF_MAX, Proof};
 
@@ -18,6 +19,8 @@ use crate::leaks;
 pub struct Order {
     /// The process.
     pub id: TargetId,
+    /// Return addresses of `go` statements that are known to have ever more goroutines.
+    pub growing: Vec<Addr>,
     /// The board's configuration.
     pub board: PathBuf,
 }
@@ -25,16 +28,19 @@ pub struct Order {
 /// The order in these words, as [`Order::words`] gives them; `None` for anything else.
 #[must_use]
 pub fn order(words: &[&str]) -> Option<Order> {
-    let [pid, start, board] = words else { return None };
-    Some(Order { id: TargetId { pid: pid.parse().ok()?, start: start.parse().ok()? }, board: board.into() })
+    let [pid, start, board, growing @ ..] = words else { return None };
+    let id = TargetId { pid: pid.parse().ok()?, start: start.parse().ok()? };
+    let address = |word: &&str| u64::from_str_radix(word, 16).ok().map(Addr);
+    Some(Order { id, growing: growing.iter().map(address).collect::<Option<_>>()?, board: board.into() })
 }
 
 impl Order {
     /// On the command line.
     #[must_use]
-    pub fn words(&self) -> [OsString; 3] {
+    pub fn words(&self) -> Vec<OsString> {
         let number = |number: u64| OsString::from(number.to_string());
-        [number(self.id.pid.into()), number(self.id.start), self.board.clone().into()]
+        let first = [number(self.id.pid.into()), number(self.id.start), self.board.clone().into()];
+        first.into_iter().chain(self.growing.iter().map(|at| format!("{:x}", at.0).into())).collect()
     }
 }
 
@@ -49,7 +55,7 @@ pub fn go_first() {
 /// As [`leaks::proof`].
 pub fn prove(order: &Order, config: &Config, mut out: impl Write) -> anyhow::Result<()> {
     let limits = leaks::Limits { prove: &config.prove, dump: &config.dump };
-    let proof: Proof = leaks::proof(order.id, limits)?;
+    let proof: Proof = leaks::proof(order.id, &order.growing, limits)?;
     let mut buffer = [0; PROOF_MAX];
     let Ok(bytes) = proof.encode(&mut buffer) else { bail!("the proof is too long") };
     match out.write_all(bytes).and_then(|()| out.flush()) {

@@ -268,7 +268,7 @@ impl Service {
                         self.input(Input::NotObserved(id));
                     }
                 }
-                Effect::Prove(id) => self.prove(id),
+                Effect::Prove { id, growing } => self.prove(id, &growing),
                 Effect::EndObservation(id) => self.end_observation(id),
                 effect @ (Effect::Answer { .. }
                 | Effect::Make { .. }

@@ -41,12 +41,13 @@ impl Stage {
     }
 
     fn leak(&self) -> Leak {
+        self.leak_in("main.(*Gateway).forward", Wait::ChanSend)
+    }
+
+    fn leak_in(&self, function: &str, wait: Wait) -> Leak {
         let Body::Leak(leak) = self.watcher.leak().envelope.body else { unreachable!() };
         assert_eq!((leak.target.name.as_str(), leak.target.pid), ("leaky", self.program.pid()));
-        assert_eq!(
-            (leak.sites[0].function.as_str(), leak.sites[0].wait),
-            ("main.(*Gateway).forward", Wait::ChanSend)
-        );
+        assert_eq!((leak.sites[0].function.as_str(), leak.sites[0].wait), (function, wait));
         leak
     }
 
@@ -100,6 +101,17 @@ fn what_is_still_referred_to_is_stuck_at_most() {
     let stuck = stage.leak();
     assert_eq!((stuck.grade, stuck.sites.len()), (Grade::Stuck, 1), "{stuck:?}");
     assert!(stuck.sites[0].count > 50);
+}
+
+/// Who waits for work is never stuck by himself; but those are whose number rises on and on.
+#[test]
+fn what_grows_and_never_runs_is_stuck_whatever_it_waits_for() {
+    let stage = Stage::new(&["-subscribe"]);
+    let leak = || stage.leak_in("main.(*Gateway).subscribe", Wait::ChanReceive);
+    assert_eq!(leak().grade, Grade::Suspected);
+    let stuck = leak();
+    assert_eq!((stuck.grade, stuck.sites.len()), (Grade::Stuck, 1), "{stuck:?}");
+    assert_eq!(stuck.sites[0].orphans, Some(stuck.sites[0].count));
 }
 
 #[test]

@@ -448,7 +448,7 @@ impl Engine {
             observed: None,
             sites: sites.iter().map(|site| watch.name_site(process.image, site, effects)).collect(),
         };
-        watch.suspicion.alerted(&leak);
+        watch.suspicion.alerted(&leak, &sites);
         self.tell(now, id, leak, effects);
     }
 }

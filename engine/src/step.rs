@@ -232,7 +232,12 @@ pub enum Effect {
     /// Take the probes off, read what they counted and report [`Input::Attributed`].
     Detach(TargetId),
     /// Observe a process for goroutines that can never go on, and report [`Input::Proved`].
-    Prove(TargetId),
+    Prove {
+        /// Which.
+        id: TargetId,
+        /// Return addresses of `go` statements that are known to have ever more goroutines.
+        growing: heapless::Vec<Addr, { glg_proto::wire::SITES_MAX }>,
+    },
     /// Measure in the kernel how long threads wait in C, and report it as [`Input::Observing`].
     Observe {
         /// Of which process.

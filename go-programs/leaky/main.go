@@ -21,6 +21,7 @@ func main() {
 	rate := flag.Float64("rate", 20, "of those, forwarded to the cloud per second; these leak once the leak has begun")
 	leakAfter := flag.Duration("leak-after", 0, "begin to leak this long after the start (0: only when told)")
 	keep := flag.Bool("keep", false, "remember what leaks, so that it can still be reached")
+	subscribes := flag.Bool("subscribe", false, "leak subscribers, who can still be reached")
 	exitAtEOF := flag.Bool("stdin", false, "exit when standard input ends")
 	flag.Parse()
 
@@ -29,7 +30,7 @@ func main() {
 	signal.Notify(stop, syscall.SIGTERM)
 
 	startServices()
-	gateway := &Gateway{jobs: startDiagnostics(), keep: *keep}
+	gateway := &Gateway{jobs: startDiagnostics(), keep: *keep, subscribes: *subscribes}
 	go gateway.serve(*requests, *rate)
 	if *leakAfter > 0 {
 		time.AfterFunc(*leakAfter, gateway.beginLeak)

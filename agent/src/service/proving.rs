@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::time::Duration;
 
+use glg_engine::memory::Addr;
 use glg_engine::step::{Input, TargetId};
 use glg_proto::proof::{PROOF_MAX, Proof};
 use log::warn;
@@ -38,8 +39,8 @@ impl Proving {
         Proving { board: board.to_owned(), most, child: None }
     }
 
-    fn begin(&mut self, id: TargetId) -> io::Result<()> {
-        let order = Order { id, board: self.board.clone() };
+    fn begin(&mut self, id: TargetId, growing: &[Addr]) -> io::Result<()> {
+        let order = Order { id, growing: growing.to_vec(), board: self.board.clone() };
         let child = Command::new("/proc/self/exe")
             .arg("prove")
             .args(order.words())
@@ -90,8 +91,8 @@ fn said(mut child: Child) -> Result<Proof, String> {
 
 impl Service {
     /// Begins to observe a target.
-    pub(super) fn prove(&mut self, id: TargetId) {
-        if let Err(error) = self.proving.begin(id) {
+    pub(super) fn prove(&mut self, id: TargetId, growing: &[Addr]) {
+        if let Err(error) = self.proving.begin(id, growing) {
             warn!("process {}: not observed for leaks: {error}", id.pid);
             self.proved(id, None);
         }

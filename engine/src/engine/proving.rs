@@ -8,6 +8,8 @@ use glg_proto::wire::{
 
 use super::Engine;
 use crate::crc;
+use crate::investigation::SiteGrowth;
+use crate::memory::Addr;
 use crate::step::{Effect, Effects, Event, Note, TargetId};
 use crate::trend;
 use crate::watch::{Phase, Watch, act};
@@ -61,6 +63,7 @@ struct Alerted {
 /// What is known of a site that a proof does not tell.
 #[derive(Debug)]
 struct Grown {
+    gopc: Addr,
     /// CRC-32 of its names: there are three at most.
     names: u32,
     line: u32,
@@ -71,9 +74,9 @@ struct Grown {
 }
 
 impl Grown {
-    fn of(site: &Site) -> Grown {
+    fn of(site: &Site, gopc: Addr) -> Grown {
         let Site { line, wait, grew, attributed, oldest_s, .. } = *site;
-        Grown { names: Grown::names(site), line, wait, grew, attributed, oldest_s }
+        Grown { gopc, names: Grown::names(site), line, wait, grew, attributed, oldest_s }
     }
 
     fn names(site: &Site) -> u32 {
@@ -93,13 +96,13 @@ impl Suspicion {
     }
 
     /// Growth was told, and is to be looked into.
-    pub(crate) fn alerted(&mut self, leak: &Leak) {
+    pub(crate) fn alerted(&mut self, leak: &Leak, sites: &[SiteGrowth]) {
         self.alerted = Some(Alerted {
             baseline: leak.baseline,
             window_s: leak.window_s,
             trend: leak.trend,
             left: leak.left,
-            sites: leak.sites.iter().map(Grown::of).collect(),
+            sites: leak.sites.iter().zip(sites).map(|(site, grown)| Grown::of(site, grown.key.gopc)).collect(),
         });
         self.open = Some((0, 0));
     }
@@ -117,7 +120,9 @@ impl Engine {
             watch.suspicion.not_before_ms = now_ms.saturating_add(config.every_ms);
             watch.say(effects, Event::Proving);
             self.proving = Some(Proving { id, tried: open.map(|(_, tried)| tried) });
-            act(effects, Effect::Prove(id));
+            let alerted = watch.suspicion.alerted.iter().filter(|_| open.is_some());
+            let growing = alerted.flat_map(|alerted| alerted.sites.iter().map(|grown| grown.gopc)).collect();
+            act(effects, Effect::Prove { id, growing });
         }
     }
 

@@ -1,10 +1,12 @@
 //! From an alert about growth to proof, and from time to time without any.
 
 use glg_engine::footprint::Room;
+use glg_engine::memory::Addr;
 use glg_engine::step::{Effect, EngineConfig, Event, Input, ProveConfig, Rung};
 use glg_proto::proof::Proof;
 use glg_proto::wire::{Grade, Left, MemoryLimit, Observed, Site, Wait, head};
 
+use crate::fake::blocked;
 use crate::stand::{ID, Stand, concluded, config};
 
 /// One that proves on growth, and each hour.
@@ -42,7 +44,7 @@ fn proof(sites: &[(Grade, Site)]) -> Proof {
 
 impl Stand {
     fn proves(&mut self) -> bool {
-        let begun = self.effects.contains(&Effect::Prove(ID));
+        let begun = self.effects.iter().any(|effect| matches!(effect, Effect::Prove { id: ID, .. }));
         self.effects.clear();
         begun
     }
@@ -64,6 +66,8 @@ fn growth_is_followed_by_proof_and_both_are_told() {
     assert_eq!((suspected.grade, suspected.observed), (Grade::Suspected, None));
     assert!(!stand.proves(), "one thing after the other");
     stand.tick(count + 20);
+    let [Effect::Prove { growing, .. }] = &stand.effects[..] else { panic!("{:?}", stand.effects) };
+    assert_eq!(growing[..], [Addr(blocked(1).gopc)], "those that were told");
     assert!(stand.proves());
     assert_eq!(stand.rung(), Rung::Prove);
     stand.tick(count + 40);
@@ -153,6 +157,7 @@ fn who_does_not_grow_is_looked_at_now_and_then_and_only_certainty_is_told() {
     let mut begun = Vec::new();
     for second in 0..5 * 3600 {
         stand.tick(100);
+        assert!(!matches!(&stand.effects[..], [Effect::Prove { growing, .. }] if !growing.is_empty()));
         if stand.proves() {
             begun.push(second);
             stand.proved(Some(&match begun.len() {
