@@ -158,7 +158,7 @@ fn observe(
         match (look, &places) {
             (Look::Pass, Some(places)) => {
                 let most = Duration::from_secs(limits.max_seconds.into());
-                let regions = regions::writable(pid);
+                let regions = regions::present(pid);
                 let expired = &mut || from.elapsed() > most;
                 let regions = regions.as_deref();
                 proof.pass(&mut Subject { runtime, memory: &mut *memory, places, regions, expired })?;

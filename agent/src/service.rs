@@ -269,6 +269,7 @@ impl Service {
                     }
                 }
                 Effect::Prove { id, growing } => self.prove(id, &growing),
+                Effect::EndProof(id) => self.proving.end(id),
                 Effect::EndObservation(id) => self.end_observation(id),
                 effect @ (Effect::Answer { .. }
                 | Effect::Make { .. }

@@ -55,7 +55,7 @@ fn a_proven_leak_as_text() {
     let wanted = "\
 LEAK in ota-gateway on van-7 (pid 1412, Go 1.24.11)
   grade     proven: nothing that can still run reaches what they wait for, in 4 of 4 passes over 11 s
-  growth    4412 goroutines, none seen
+  growth    4412 goroutines, not seen to grow by this agent
   created   in main.(*Gateway).forward at gateway/forward.go:128
             1 goroutine in \"chan send\"
             of 1 the goroutine that created them has ended

@@ -258,6 +258,7 @@ impl Engine {
             act(effects, Effect::Detach(id));
         }
         self.stop_observing(id, effects);
+        self.stop_proving(id, effects);
         let untold = self.watches.iter().find(|watch| watch.id == id).map_or(0, |watch| watch.locks.untold);
         self.figures.ages_unknown = self.figures.ages_unknown.saturating_add(untold);
         self.watches.retain(|watch| watch.id != id);
@@ -299,7 +300,7 @@ impl Engine {
         } else if let Some(growth) = watch.suspicion(now_ms, count, closed, &self.config) {
             self.observe(now_ms, id, growth, process, effects);
         } else {
-            self.climb(now_ms, id, effects);
+            self.climb(now_ms, effects);
         }
     }
 
@@ -442,13 +443,11 @@ impl Engine {
             baseline: growth.baseline,
             window_s: growth.window_s.saturating_add(investigation.observed_s(now.mono_ms)),
             trend: window_s.iter().find_map(trend_of),
-            left: process.footprint.room().and_then(|room| {
-                window_s.iter().find_map(|window_s| trend::left(&watch.history, *window_s, room))
-            }),
+            left: process.footprint.room().and_then(|room| trend::left(&watch.history, &window_s, room)),
             observed: None,
             sites: sites.iter().map(|site| watch.name_site(process.image, site, effects)).collect(),
         };
-        watch.suspicion.alerted(&leak, &sites);
+        watch.suspicion.alerted(now.mono_ms, &leak, &sites);
         self.tell(now, id, leak, effects);
     }
 }

@@ -1,5 +1,6 @@
 //! A Go runtime found in a process: which release, which layout, where its globals are.
 
+use core::fmt::Write as _;
 use core::ops::Range;
 
 use glg_proto::wire::Wait;
@@ -12,6 +13,7 @@ use crate::memory::{Addr, Bias, Error, Image, Memory, Va};
 use crate::moduledata::Module;
 use crate::pclntab::{Pclntab, Position};
 use crate::pclntab_search;
+use crate::symbols::ELSEWHERE;
 
 pub use crate::globals::Globals;
 
@@ -90,6 +92,18 @@ impl Runtime {
         // gopc is where newproc returns to; the call before it is the statement (traceback.go,
         // printcreatedby1, does the same).
         self.pclntab.position(image, Va(pc.0.saturating_sub(1)))
+    }
+
+    /// What is said of a `go` statement in code that the program's function table does not cover, such as a plugin's.
+    #[must_use]
+    pub fn elsewhere(&self, gopc: Addr) -> Position {
+        let mut position = Position::default();
+        if gopc.0 != 0 && !self.is_go_code(gopc) {
+            // Both are far shorter than there is room for.
+            let _ = position.function.push_str(ELSEWHERE);
+            let _ = write!(position.file, "pc={gopc}");
+        }
+        position
     }
 
     /// Whether a goroutine that starts at `startpc` and waits for `wait` is the runtime's own.

@@ -238,6 +238,8 @@ pub enum Effect {
         /// Return addresses of `go` statements that are known to have ever more goroutines.
         growing: heapless::Vec<Addr, { glg_proto::wire::SITES_MAX }>,
     },
+    /// End that, and report nothing.
+    EndProof(TargetId),
     /// Measure in the kernel how long threads wait in C, and report it as [`Input::Observing`].
     Observe {
         /// Of which process.
@@ -298,6 +300,21 @@ pub struct Note {
     pub event: Event,
 }
 
+/// Goroutines of each grade.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Counts {
+    /// Leaked for certain.
+    pub proven: u32,
+    /// Stuck.
+    pub stuck: u32,
+}
+
+impl Counts {
+    pub(crate) fn of(proof: &Proof) -> Counts {
+        Counts { proven: proof.proven, stuck: proof.stuck }
+    }
+}
+
 /// What happened.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Event {
@@ -331,8 +348,13 @@ pub enum Event {
     NotAttachable,
     /// It is observed for goroutines that can never go on.
     Proving,
-    /// None is leaked for certain, or stuck; why nothing could be proven, if so.
-    Unproven(String<{ glg_proto::proof::REASON_MAX }>),
+    /// There is nothing to tell of an observation.
+    Unproven {
+        /// What it has found nevertheless.
+        proof: Counts,
+        /// Why nothing could be proven; empty when it could be.
+        why: String<{ glg_proto::proof::REASON_MAX }>,
+    },
     /// It leaks: the alert is in the outbox.
     Leaking {
         /// How sure that is.
@@ -456,7 +478,7 @@ impl Event {
             Event::Watching { .. }
             | Event::Growing { .. }
             | Event::Proving
-            | Event::Unproven(_)
+            | Event::Unproven { .. }
             | Event::Observing
             | Event::NotContended
             | Event::NotConfirmed

@@ -42,10 +42,12 @@ pub fn goroutines(history: &History, window_s: u32) -> Option<Trend> {
     trend(history, window_s, |sample| Some(sample.min))
 }
 
-/// When the memory will be used up, at the rate of this window; `None` unless it certainly grows.
+/// When the memory will be used up, at the rate of the first of these windows of which it is known; `None` unless it
+/// certainly grows.
 #[must_use]
-pub fn left(history: &History, window_s: u32, room: Room) -> Option<Left> {
-    let kib = trend(history, window_s, |sample| (sample.resident_kib > 0).then_some(sample.resident_kib))?;
+pub fn left(history: &History, windows_s: &[u32], room: Room) -> Option<Left> {
+    let resident = |sample: &Sample| (sample.resident_kib > 0).then_some(sample.resident_kib);
+    let kib = windows_s.iter().find_map(|window_s| trend(history, *window_s, resident))?;
     let rate = u64::try_from(kib.per_hour).ok().filter(|rate| *rate > 0 && kib.low > 0)?;
     let minutes = u32::try_from(room.kib.saturating_mul(60) / rate).unwrap_or(u32::MAX);
     Some(Left { minutes, limit: room.limit })
@@ -109,13 +111,16 @@ mod tests {
         let room = Room { kib: 360_000, limit: MemoryLimit::Cgroup };
         // 3,600 KiB an hour.
         let grows = history(8000, |_| 10, |s| 50_000 + s);
-        let Left { minutes, limit } = left(&grows, 7200, room).unwrap();
+        let Left { minutes, limit } = left(&grows, &[7200], room).unwrap();
         assert!((5900..=6100).contains(&minutes) && limit == MemoryLimit::Cgroup, "{minutes}");
-        assert_eq!(left(&history(8000, |s| s, |_| 50_000), 7200, room), None, "flat");
-        assert_eq!(left(&history(8000, |s| s, |s| 50_000 + noise(s, 9000)), 7200, room), None, "noise");
-        assert_eq!(left(&history(8000, |s| s, |s| 90_000 - s), 7200, room), None, "shrinks");
-        assert_eq!(left(&history(8000, |s| s, |_| 0), 7200, room), None, "unknown");
-        assert_eq!(left(&history(10, |s| s, |s| s), 7200, room), None, "too short");
+        assert_eq!(left(&history(8000, |s| s, |_| 50_000), &[7200], room), None, "flat");
+        assert_eq!(left(&history(8000, |s| s, |s| 50_000 + noise(s, 9000)), &[7200], room), None, "noise");
+        assert_eq!(left(&history(8000, |s| s, |s| 90_000 - s), &[7200], room), None, "shrinks");
+        assert_eq!(left(&history(8000, |s| s, |_| 0), &[7200], room), None, "unknown");
+        let lately = history(8000, |s| s, |s| 50_000 + s.saturating_sub(7970) * 100);
+        assert!(left(&lately, &[24], room).is_some());
+        assert_eq!(left(&lately, &[7200, 24], room), None, "the window of the growth decides");
+        assert_eq!(left(&history(10, |s| s, |s| s), &[7200], room), None, "too short");
     }
 
     #[test]
@@ -123,7 +128,7 @@ mod tests {
         let wild = history(60, |s| s * 70_000_000, |s| s * 70_000_000);
         assert!(goroutines(&wild, 24).unwrap().high == i32::MAX);
         assert_eq!(
-            left(&wild, 24, Room { kib: u64::MAX, limit: MemoryLimit::Machine }).unwrap().minutes,
+            left(&wild, &[24], Room { kib: u64::MAX, limit: MemoryLimit::Machine }).unwrap().minutes,
             u32::MAX
         );
     }

@@ -1,7 +1,5 @@
 //! A watched target: where it stands, and how it is spoken of.
 
-use core::fmt::Write as _;
-
 use glg_proto::wire::{Site, Target, head, tail};
 
 use crate::detector::{CONFIRMS_PER_WINDOW, Growth, growth};
@@ -12,11 +10,9 @@ use crate::history::{Closed, History, Waits};
 use crate::investigation::{Investigation, SiteGrowth};
 use crate::known::recognise_creator;
 use crate::locks::watching::LockWatch;
-use crate::memory::{Addr, Error, Image};
-use crate::pclntab::Position;
+use crate::memory::{Error, Image};
 use crate::runtime::Runtime;
 use crate::step::{Effect, Effects, EngineConfig, Event, Name, Note, Rung, TargetId};
-use crate::symbols::ELSEWHERE;
 
 /// Seconds that the longest wait must have lasted to be shown: shorter ones come and go with every tick.
 const LASTING_S: u32 = 2;
@@ -182,7 +178,7 @@ impl Watch {
     pub(crate) fn name_site(&self, image: &mut dyn Image, site: &SiteGrowth, effects: &mut Effects) -> Site {
         let position = self.runtime.creation(image, site.key.gopc).unwrap_or_else(|error| {
             self.say(effects, Event::Unnamed(error));
-            elsewhere(&self.runtime, site.key.gopc)
+            self.runtime.elsewhere(site.key.gopc)
         });
         Site {
             // Both ends with what tells the most.
@@ -200,17 +196,6 @@ impl Watch {
             missing: recognise_creator(&position.function).map(|known| head(known.call)).unwrap_or_default(),
         }
     }
-}
-
-/// What is said of a `go` statement in code that the program's function table does not cover, such as a plugin's.
-fn elsewhere(runtime: &Runtime, gopc: Addr) -> Position {
-    let mut position = Position::default();
-    if gopc.0 != 0 && !runtime.is_go_code(gopc) {
-        // Both are far shorter than there is room for.
-        let _ = position.function.push_str(ELSEWHERE);
-        let _ = write!(position.file, "pc={gopc}");
-    }
-    position
 }
 
 /// A step makes far fewer effects than there is room for; were there more, the notes at the end would go.

@@ -9,6 +9,7 @@ import (
 	"runtime/debug"
 	"strconv"
 
+	"goleakguard.test/programs/internal/measure"
 	"goleakguard.test/programs/internal/oracle"
 )
 
@@ -24,12 +25,12 @@ func main() {
 	// Collections happen when they are asked for, never while something is measured.
 	debug.SetGCPercent(-1)
 	runtime.GC()
-	spinner := new(spinner)
+	spinner := new(measure.Spinner)
 	oracle.Serve(map[string]oracle.Command{
 		"profile1": func() any { return profile(1) },
 		"profile2": func() any { return profile(2) },
-		"spin":     spinner.start,
-		"stall":    spinner.stop,
+		"spin":     spinner.Start,
+		"stall":    spinner.Stop,
 		// Ends what profiles leave to do.
 		"settle": func() any { runtime.GC(); return struct{}{} },
 	})

@@ -5,6 +5,7 @@
 
 pub(crate) mod accuracy;
 mod agent;
+pub(crate) mod silence;
 mod table;
 
 use std::fs;
@@ -18,9 +19,11 @@ use crate::{build, cmd, paths};
 
 /// The release all figures are about, as in `agent/benches/cost`.
 const GO: &str = "1.24.11";
+/// The first release with a profile of leaks of its own.
+const WITH_PROFILE: &str = "1.27";
 
 /// Sections of `agent/benches/cost`: argument, heading, remark.
-const SECTIONS: [(&str, &str, &str); 9] = [
+const SECTIONS: [(&str, &str, &str); 10] = [
     (
         "spawn",
         "Creating goroutines in a tight loop: goroutines per second",
@@ -42,6 +45,11 @@ const SECTIONS: [(&str, &str, &str); 9] = [
          which would take that off.",
     ),
     ("look", "One look at the threads of a process, all of which wait for a lock", ""),
+    (
+        PROOF,
+        "One pass of a proof of leaks, against the program's own profile of leaks",
+        "Go 1.27. A pass in a process of its own, the profile (debug=1) to nowhere. A proof is eight passes.",
+    ),
     ("tick", "What a tick takes for threads that wait in C, at one a second", ""),
     (
         UPLINK,
@@ -50,8 +58,15 @@ const SECTIONS: [(&str, &str, &str); 9] = [
          bytes a packet.",
     ),
 ];
-/// The section that can be measured by itself.
+/// Sections that can be measured by themselves.
+const PROOF: &str = "proof";
 const UPLINK: &str = "uplink";
+/// The section that is measured by itself only, because it takes long.
+const FALSE_PROOFS: (&str, &str, &str) = (
+    "false-proofs",
+    "How often a proof is false: references that move all the time, and busy servers",
+    "A hundred observers at a time, each with eight passes over 10 s; k tells how many of them the first k passes prove.",
+);
 
 /// A measured claim.
 #[derive(Clone, Debug, Deserialize, Serialize)]
@@ -114,6 +129,7 @@ pub(crate) fn run(quick: bool) -> Result<()> {
     let mut programs =
         ["spawn", "healthy", "park", "crowd"].map(program).into_iter().collect::<Result<Vec<_>>>()?;
     programs.push(go::Build { variant: Variant::Cgo, ..program("locking")? });
+    programs.push(program_of(WITH_PROFILE, "heaps")?);
     go::build_programs(&programs)?;
     build_bench()?;
 
@@ -137,13 +153,34 @@ pub(crate) fn run(quick: bool) -> Result<()> {
     Ok(())
 }
 
+/// Measures what a pass of a proof takes, alone.
+pub(crate) fn proof(quick: bool) -> Result<()> {
+    go::build_programs(&[program_of(WITH_PROFILE, "heaps")?])?;
+    alone(PROOF, quick)
+}
+
+/// Measures how often proofs are false.
+pub(crate) fn false_proofs(quick: bool) -> Result<()> {
+    let mut programs = vec![program_of(WITH_PROFILE, "leaks")?];
+    for release in ["1.22", "1.24", WITH_PROFILE] {
+        programs.push(program_of(release, "busy")?);
+    }
+    go::build_programs(&programs)?;
+    alone(FALSE_PROOFS.0, quick)
+}
+
 /// Measures the uplink alone, which needs neither root nor Go programs.
 pub(crate) fn uplink(quick: bool) -> Result<()> {
-    setup::ensure(&[Component::Bpf, Component::Broker])?;
+    setup::ensure(&[Component::Broker])?;
+    alone(UPLINK, quick)
+}
+
+fn alone(wanted: &str, quick: bool) -> Result<()> {
+    setup::ensure(&[Component::Bpf])?;
     build::bpf()?;
     build_bench()?;
-    let only = SECTIONS.iter().filter(|(argument, ..)| *argument == UPLINK);
-    let measured = only.map(|(argument, heading, remark)| measure(argument, heading, remark, quick));
+    let all = SECTIONS.iter().chain([&FALSE_PROOFS]).filter(|(argument, ..)| *argument == wanted);
+    let measured = all.map(|(argument, heading, remark)| measure(argument, heading, remark, quick));
     println!("\n{}", table::render(&measured.collect::<Result<Vec<_>>>()?));
     Ok(())
 }
@@ -154,8 +191,12 @@ fn build_bench() -> Result<()> {
 
 /// A Go test program of this machine.
 fn program(name: &str) -> Result<go::Build> {
+    program_of(GO, name)
+}
+
+fn program_of(release: &str, name: &str) -> Result<go::Build> {
     Ok(go::Build {
-        version: go::version(GO)?,
+        version: go::version(release)?,
         program: name.to_owned(),
         arch: Arch::host(),
         variant: Variant::Plain,

@@ -262,6 +262,16 @@ pub(crate) fn two_at_a_time<T: Sync>(
     items: &[T],
     job: impl Fn(&T) -> Result<()> + Sync,
 ) -> Result<()> {
+    at_a_time(2, label, items, job)
+}
+
+/// The same on so many threads.
+pub(crate) fn at_a_time<T: Sync>(
+    threads: usize,
+    label: &str,
+    items: &[T],
+    job: impl Fn(&T) -> Result<()> + Sync,
+) -> Result<()> {
     let mut progress = Progress::start(label);
     let queue = Mutex::new(items.iter());
     let failed = Mutex::new(None);
@@ -277,7 +287,7 @@ pub(crate) fn two_at_a_time<T: Sync>(
         }
     };
     std::thread::scope(|scope| {
-        let workers = [scope.spawn(work), scope.spawn(work)];
+        let workers: Vec<_> = (0..threads).map(|_| scope.spawn(work)).collect();
         while !workers.iter().all(|w| w.is_finished()) {
             progress.tick();
             std::thread::sleep(Duration::from_millis(20));

@@ -79,11 +79,14 @@ enum Task {
     },
     /// Measure the cost on the watched program against the alternatives, side by side
     Bench {
-        /// Only this: what proofs of leaks find of known ones, against Go's own profile; or what the uplink costs
+        /// Only this
         what: Option<Bench>,
         /// Half a minute instead of three: fewer and shorter rounds
         #[arg(long)]
         quick: bool,
+        /// Minutes for which daemons are watched at rest, and again under load
+        #[arg(long, default_value_t = 10, value_parser = clap::value_parser!(u64).range(1..=1440))]
+        minutes: u64,
     },
     /// Take the captured processes anew on which the engine is tested (as root)
     Capture {
@@ -100,8 +103,14 @@ enum Task {
 enum Bench {
     /// GoKer, whose leaks are known
     Accuracy,
+    /// One pass of a proof of leaks, against the program's own profile of leaks
+    Proof,
+    /// How often a proof of leaks is false; a quarter of an hour
+    FalseProofs,
     /// Bytes on the wire and on flash
     Uplink,
+    /// Real daemons at rest and under load, of which nothing may be told
+    Silence,
 }
 
 fn main() -> ExitCode {
@@ -128,8 +137,11 @@ fn run(task: Task) -> Result<()> {
         Task::Layouts { add: Some(release), .. } => layouts::add(&release),
         Task::Layouts { .. } => layouts::generate(),
         Task::Bench { what: Some(Bench::Accuracy), .. } => bench::accuracy::run(),
-        Task::Bench { what: Some(Bench::Uplink), quick } => bench::uplink(quick),
-        Task::Bench { what: None, quick } => bench::run(quick),
+        Task::Bench { what: Some(Bench::Proof), quick, .. } => bench::proof(quick),
+        Task::Bench { what: Some(Bench::FalseProofs), quick, .. } => bench::false_proofs(quick),
+        Task::Bench { what: Some(Bench::Uplink), quick, .. } => bench::uplink(quick),
+        Task::Bench { what: Some(Bench::Silence), minutes, .. } => bench::silence::run(minutes),
+        Task::Bench { what: None, quick, .. } => bench::run(quick),
         Task::Capture { arch } => capture::run(arch),
         Task::Test => test::run(),
     }

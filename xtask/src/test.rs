@@ -4,6 +4,7 @@
 use std::io::{BufRead, BufReader};
 use std::path::Path;
 use std::process::{Command, Stdio};
+use std::sync::Mutex;
 use std::time::Instant;
 
 use anyhow::{Context, Result, bail};
@@ -11,7 +12,7 @@ use anyhow::{Context, Result, bail};
 use crate::go::Arch;
 use crate::setup::kernel::KERNELS;
 use crate::setup::rust::host_cargo;
-use crate::{build, cmd, go, layouts, paths, qemu, setup};
+use crate::{bench, build, cmd, go, layouts, paths, qemu, setup};
 
 /// One row of the test table.
 struct Step {
@@ -46,6 +47,7 @@ const STEPS: &[Step] = &[
     other("real-process tests", live_tests),
     needed("vehicle binary", || build::vehicle().map(|()| ONE)),
     needed("host binaries", || build::host().map(|()| ONE)),
+    other("leaks of GoKer, a third", bench::accuracy::check_third),
     other("arm64 kernel in QEMU", || qemu::run(KERNELS[0].name).map(|()| ONE)),
     other("agent's tests on arm64", || qemu::agent_tests::run_on_three(&KERNELS[0], None)),
 ];
@@ -74,6 +76,7 @@ pub(crate) fn run() -> Result<()> {
         let began = Instant::now();
         let count = (step.run)().unwrap_or_else(|error| {
             eprintln!("error: {}: {error:#}", step.name);
+            remember(&format!("{} ... FAILED", step.name));
             Count { passed: 0, failed: 1 }
         });
         outcomes.push(Outcome { name: step.name, seconds: began.elapsed().as_secs_f64(), count });
@@ -97,6 +100,9 @@ fn summary(outcomes: &[Outcome], start: Instant) -> Result<()> {
     }
     for step in STEPS.iter().skip(outcomes.len()) {
         println!("{:<24} not reached", step.name);
+    }
+    for line in FAILED.lock().iter().flat_map(|failed| failed.iter()) {
+        println!("    {line}");
     }
     let passed: u64 = outcomes.iter().map(|o| o.count.passed).sum();
     let failed: u64 = outcomes.iter().map(|o| o.count.failed).sum();
@@ -229,6 +235,7 @@ fn cargo_test(command: &mut Command) -> Result<Count> {
             total.passed += count.passed;
             total.failed += count.failed;
         }
+        remember(&line);
         println!("{line}");
     }
     let status = child.wait()?;
@@ -236,6 +243,21 @@ fn cargo_test(command: &mut Command) -> Result<Count> {
         total.failed = 1;
     }
     Ok(total)
+}
+
+/// What has failed, in the tests' own words: it is said once more at the end, where everybody looks first.
+static FAILED: Mutex<Vec<String>> = Mutex::new(Vec::new());
+/// Lines of that at most.
+const FAILED_MAX: usize = 60;
+
+/// Takes note of a line of a test's output that tells of a failure.
+pub(crate) fn remember(line: &str) {
+    let Ok(mut failed) = FAILED.lock() else { return };
+    let behind_panic = failed.last().is_some_and(|last| last.contains("panicked at "));
+    let tells = line.ends_with("... FAILED") || line.contains("panicked at ") || behind_panic;
+    if tells && failed.len() < FAILED_MAX {
+        failed.push(line.to_owned());
+    }
 }
 
 /// `test result: ok. 12 passed; 0 failed; 0 ignored; …`.

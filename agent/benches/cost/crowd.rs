@@ -175,7 +175,7 @@ fn start(effort: Effort) -> Result<Vec<Crowd>> {
 }
 
 /// What can be had without swapping: `MemAvailable` of proc(5).
-fn available_bytes() -> Result<u64> {
+pub(crate) fn available_bytes() -> Result<u64> {
     let text = fs::read_to_string("/proc/meminfo")?;
     let line = text.lines().find_map(|line| line.strip_prefix("MemAvailable:")).context("no MemAvailable")?;
     let kib: u64 = line.trim().trim_end_matches(" kB").parse()?;
@@ -190,7 +190,7 @@ pub(crate) struct Cpus {
 }
 
 impl Cpus {
-    fn of_this_machine() -> Result<Cpus> {
+    pub(crate) fn of_this_machine() -> Result<Cpus> {
         let all = sched_getaffinity(Pid::from_raw(0))?;
         let allowed: Vec<usize> =
             (0..CpuSet::count()).filter(|cpu| all.is_set(*cpu).unwrap_or(false)).collect();

@@ -7,10 +7,12 @@
 mod count;
 mod crowd;
 mod dump;
+mod falsely;
 mod hit;
 mod locks;
 mod look;
 mod program;
+mod proof;
 mod row;
 mod service;
 mod spawn;
@@ -47,7 +49,11 @@ fn main() -> ExitCode {
     let args: Vec<String> = std::env::args().skip(1).filter(|arg| arg != "--bench").collect();
     let effort = if args.iter().any(|arg| arg == "--quick") { Effort::Quick } else { Effort::Full };
     let section = args.iter().find(|arg| !arg.starts_with("--")).map_or("", String::as_str);
-    match run(section, effort) {
+    let made = match args.as_slice() {
+        [what, numbers @ ..] if what == "one-pass" => proof::make_one_pass(numbers),
+        _ => run(section, effort),
+    };
+    match made {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("{error:#}");
@@ -62,14 +68,16 @@ fn run(section: &str, effort: Effort) -> Result<()> {
         "churn" => spawn::realistic(effort),
         "count" => count::measure(effort),
         "crowd" => crowd::measure(effort),
+        "false-proofs" => falsely::measure(effort),
         "hit" => hit::measure(effort),
         "locks" => locks::measure(effort),
         "look" => look::measure(effort),
+        "proof" => proof::measure(effort),
         "tick" => tick::measure(effort),
         "uplink" => uplink::measure(effort),
         _ => bail!(
-            "which section? spawn, churn, count, crowd, hit, locks, look, tick or uplink; `cargo xtask bench` runs \
-             them all"
+            "which section? spawn, churn, count, crowd, false-proofs, hit, locks, look, proof, tick or uplink; \
+             `cargo xtask bench` runs them"
         ),
     }
 }

@@ -19,7 +19,7 @@ use nix::time::{ClockId, clock_gettime};
 use nix::unistd::Pid;
 use serde_json::Value;
 
-/// The Go release all figures are about.
+/// The Go release all figures are about that do not name another one.
 const GO: &str = "1.24.11";
 /// As small as the programs under measurement need.
 const LIMITS: ProbeLimits = ProbeLimits { sites: 64, targets: 1, event_bytes: 4096 };
@@ -51,7 +51,12 @@ pub(crate) struct Program {
 impl Program {
     /// Starts one of the test programs and returns when it is ready.
     pub(crate) fn start(name: &str, args: &[&str]) -> Result<Program> {
-        let path = programs().join(GO).join(GOARCH).join(name);
+        Program::start_of(GO, name, args)
+    }
+
+    /// Starts one of the test programs, built with another release.
+    pub(crate) fn start_of(release: &str, name: &str, args: &[&str]) -> Result<Program> {
+        let path = programs().join(release).join(GOARCH).join(name);
         let mut command = Command::new(&path);
         command.args(args).stdin(Stdio::piped()).stdout(Stdio::piped());
         let mut child = command.spawn().with_context(|| format!("starting {}", path.display()))?;

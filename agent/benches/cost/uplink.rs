@@ -18,8 +18,8 @@ use glg_engine::spool::budget::Share;
 use glg_engine::step::TargetId;
 use glg_proto::topics::Topic;
 use glg_proto::wire::{
-    ALERT_MAX, Attributed, Body, Class, ClockQuality, Envelope, Grade, Health, Leak, Left, Losses, MemoryLimit,
-    Site, Target, Timestamp, Trend, Wait, encode_alert, head,
+    ALERT_MAX, Attributed, Body, Class, ClockQuality, Envelope, Grade, Health, Leak, Left, Losses,
+    MemoryLimit, Site, Target, Timestamp, Trend, Wait, encode_alert, head,
 };
 use goleakguard::config::Config;
 use goleakguard::link::Message;

@@ -30,6 +30,9 @@ const KERNEL_MAP_SLOT_BYTES: usize = 48 + 16;
 const MQTT_CLIENT_BYTES: usize = 32 * 1024;
 /// What TLS keeps: buffers of one record each way, of 16 KiB and a little, certificates, tickets of the last session.
 const TLS_BYTES: usize = 48 * 1024;
+/// Bytes of a proof for each goroutine that waits: what is remembered of it, and, when all are leaked, their findings,
+/// vectors that grow included.
+const WAITING_BYTES: usize = 300;
 
 /// What each part takes, and the budget for all.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -67,7 +70,8 @@ impl fmt::Display for MemorySum {
         writeln!(f, "{:<32}{:>10} B", "total", self.total())?;
         writeln!(f, "{:<32}{:>10} B", "budget", self.budget)?;
         writeln!(f, "{:<32}{:>10} B, while one is taken", "a dump, besides", self.dump)?;
-        write!(f, "{:<32}{:>10} B at most, likewise", "a proof of leaks, besides", self.proof)
+        writeln!(f, "{:<32}{:>10} B at most, likewise,", "a proof of leaks, besides", self.proof)?;
+        write!(f, "{:<32}{WAITING_BYTES:>10} B for each goroutine that waits", "")
     }
 }
 
@@ -137,7 +141,8 @@ impl Config {
             ("TLS", if self.mqtt.tls.is_some() { TLS_BYTES } else { 0 }),
         ];
         let budget = size(self.memory.budget_kib).saturating_mul(1024);
-        let proof = size(self.prove.max_memory_kib).saturating_mul(1024);
+        // Whoever is found is described by the means of a dump.
+        let proof = size(self.prove.max_memory_kib).saturating_mul(1024).saturating_add(self.dump.bytes());
         MemorySum { rows, budget, dump: self.dump.bytes(), proof }
     }
 }

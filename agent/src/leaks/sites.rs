@@ -67,7 +67,8 @@ impl Counted {
     /// With its place, as the service itself names it.
     fn site(&self, report: &Report, runtime: &Runtime, image: &mut dyn Image) -> Site {
         let group = report.groups.get(self.group);
-        let position = group.and_then(|group| runtime.creation(image, group.gopc).ok()).unwrap_or_default();
+        let mut named = |gopc| runtime.creation(image, gopc).unwrap_or_else(|_| runtime.elsewhere(gopc));
+        let position = group.map(|group| named(group.gopc)).unwrap_or_default();
         let known = group.and_then(|group| group.known);
         let parents_known = runtime.layout.g.parent_goid.is_some();
         Site {

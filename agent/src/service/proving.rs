@@ -53,6 +53,12 @@ impl Proving {
         Ok(())
     }
 
+    /// Ends the child that observes this target.
+    pub(super) fn end(&mut self, id: TargetId) {
+        // It is killed, and the runtime sees to it that it does not stay as a zombie.
+        self.child.take_if(|(other, ..)| *other == id);
+    }
+
     /// Waits for the child; for ever where there is none. Nothing is lost when nobody waits any more.
     pub(super) async fn proved(&mut self) -> (TargetId, Option<Proof>) {
         let Some((id, child, until)) = &mut self.child else { return std::future::pending().await };

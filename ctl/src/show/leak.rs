@@ -30,7 +30,7 @@ pub(super) fn write_leak(out: &mut String, leak: &Leak, message: &Message) -> fm
 
 fn write_growth(out: &mut String, leak: &Leak, message: &Message) -> fmt::Result {
     if leak.window_s == 0 {
-        return writeln!(out, "  growth    {} goroutines, none seen", leak.goroutines);
+        return writeln!(out, "  growth    {} goroutines, not seen to grow by this agent", leak.goroutines);
     }
     let rise = i64::from(leak.goroutines) - i64::from(leak.baseline);
     writeln!(

@@ -10,7 +10,7 @@ use super::Engine;
 use crate::crc;
 use crate::investigation::SiteGrowth;
 use crate::memory::Addr;
-use crate::step::{Effect, Effects, Event, Note, TargetId};
+use crate::step::{Counts, Effect, Effects, Event, Note, TargetId};
 use crate::trend;
 use crate::watch::{Phase, Watch, act};
 
@@ -44,8 +44,8 @@ pub(crate) struct Suspicion {
     alerted: Option<Alerted>,
     /// When that has to be looked into, in milliseconds, if it still has to be; and how often that has failed.
     open: Option<(u64, u8)>,
-    /// Before this, nothing is looked for without one.
-    not_before_ms: u64,
+    /// From when on it is looked at without one.
+    due_ms: u64,
     /// Goroutines that were told to be leaked for certain.
     told: u32,
 }
@@ -53,6 +53,7 @@ pub(crate) struct Suspicion {
 /// What is kept of an alert about growth.
 #[derive(Debug)]
 struct Alerted {
+    at_ms: u64,
     baseline: u32,
     window_s: u32,
     trend: Option<Trend>,
@@ -70,13 +71,20 @@ struct Grown {
     wait: Wait,
     grew: u32,
     attributed: Option<Attributed>,
+    count: u32,
     oldest_s: u32,
+}
+
+impl Alerted {
+    fn grown(&self, site: &Site) -> Option<&Grown> {
+        self.sites.iter().find(|grown| grown.is(site))
+    }
 }
 
 impl Grown {
     fn of(site: &Site, gopc: Addr) -> Grown {
-        let Site { line, wait, grew, attributed, oldest_s, .. } = *site;
-        Grown { gopc, names: Grown::names(site), line, wait, grew, attributed, oldest_s }
+        let Site { line, wait, grew, attributed, count, oldest_s, .. } = *site;
+        Grown { gopc, names: Grown::names(site), line, wait, grew, attributed, count, oldest_s }
     }
 
     fn names(site: &Site) -> u32 {
@@ -92,37 +100,56 @@ impl Suspicion {
     /// Of a target that is found now.
     pub(crate) fn begin(now_ms: u64, config: Option<ProveConfig>) -> Suspicion {
         let every_ms = config.map_or(0, |config| config.every_ms);
-        Suspicion { not_before_ms: now_ms.saturating_add(every_ms.min(FIRST_MS)), ..Suspicion::default() }
+        Suspicion { due_ms: now_ms.saturating_add(every_ms.min(FIRST_MS)), ..Suspicion::default() }
     }
 
     /// Growth was told, and is to be looked into.
-    pub(crate) fn alerted(&mut self, leak: &Leak, sites: &[SiteGrowth]) {
+    pub(crate) fn alerted(&mut self, now_ms: u64, leak: &Leak, sites: &[SiteGrowth]) {
         self.alerted = Some(Alerted {
+            at_ms: now_ms,
             baseline: leak.baseline,
             window_s: leak.window_s,
             trend: leak.trend,
             left: leak.left,
-            sites: leak.sites.iter().zip(sites).map(|(site, grown)| Grown::of(site, grown.key.gopc)).collect(),
+            sites: leak
+                .sites
+                .iter()
+                .zip(sites)
+                .map(|(site, grown)| Grown::of(site, grown.key.gopc))
+                .collect(),
         });
-        self.open = Some((0, 0));
+        self.open = Some((now_ms, 0));
     }
 }
 
 impl Engine {
-    /// Begins to observe a target, if there is a reason to and no other one is observed.
-    pub(super) fn climb(&mut self, now_ms: u64, id: TargetId, effects: &mut Effects) {
+    /// Begins to observe a target, if there is a reason to and no other one is observed. Growth that was told comes
+    /// first; then who has waited longest for its turn.
+    pub(super) fn climb(&mut self, now_ms: u64, effects: &mut Effects) {
         let (Some(config), None) = (self.config.prove, &self.proving) else { return };
+        let open = |watch: &Watch| watch.suspicion.open.map(|(from_ms, _)| from_ms);
+        let due = |watch: &Watch| {
+            let calm = matches!(watch.phase, Phase::Calm { .. } | Phase::Alerted { .. });
+            (calm && config.every_ms > 0).then_some(watch.suspicion.due_ms)
+        };
+        let first = |when: &dyn Fn(&Watch) -> Option<u64>| {
+            let ripe = self.watches.iter().filter_map(|watch| Some((when(watch)?, watch.id)));
+            ripe.filter(|(from_ms, _)| *from_ms <= now_ms).min_by_key(|(from_ms, _)| *from_ms)
+        };
+        let Some((_, id)) = first(&open).or_else(|| first(&due)) else { return };
         let Some(watch) = self.watches.iter_mut().find(|watch| watch.id == id) else { return };
-        let calm = matches!(watch.phase, Phase::Calm { .. } | Phase::Alerted { .. });
-        let open = watch.suspicion.open.take_if(|(from_ms, _)| now_ms >= *from_ms);
-        let due = config.every_ms > 0 && calm && now_ms >= watch.suspicion.not_before_ms;
-        if open.is_some() || due {
-            watch.suspicion.not_before_ms = now_ms.saturating_add(config.every_ms);
-            watch.say(effects, Event::Proving);
-            self.proving = Some(Proving { id, tried: open.map(|(_, tried)| tried) });
-            let alerted = watch.suspicion.alerted.iter().filter(|_| open.is_some());
-            let growing = alerted.flat_map(|alerted| alerted.sites.iter().map(|grown| grown.gopc)).collect();
-            act(effects, Effect::Prove { id, growing });
+        let open = watch.suspicion.open.take_if(|(from_ms, _)| *from_ms <= now_ms);
+        watch.say(effects, Event::Proving);
+        self.proving = Some(Proving { id, tried: open.map(|(_, tried)| tried) });
+        let alerted = watch.alerted().into_iter().flat_map(|alerted| alerted.sites.iter());
+        let growing = alerted.map(|grown| grown.gopc).collect();
+        act(effects, Effect::Prove { id, growing });
+    }
+
+    /// Nobody is to be observed any more who is not watched any more.
+    pub(super) fn stop_proving(&mut self, id: TargetId, effects: &mut Effects) {
+        if self.proving.take_if(|proving| proving.id == id).is_some() {
+            act(effects, Effect::EndProof(id));
         }
     }
 
@@ -135,18 +162,20 @@ impl Engine {
         effects: &mut Effects,
     ) {
         let Some(Proving { tried, .. }) = self.proving.take_if(|proving| proving.id == id) else { return };
-        let watch = self.watches.iter_mut().find(|watch| watch.id == id);
-        let Some(watch) = watch else { return };
-        let Some(proof) = proof else {
+        let every_ms = self.config.prove.map_or(0, |config| config.every_ms);
+        let Some(watch) = self.watches.iter_mut().find(|watch| watch.id == id) else { return };
+        watch.suspicion.due_ms = now.mono_ms.saturating_add(every_ms);
+        // What could not be seen now may be seen soon: a program that did not hold still, for example.
+        if proof.is_none_or(|proof| proof.proven + proof.stuck == 0 && !proof.abstained.is_empty()) {
             let again = tried.filter(|tried| *tried < RETRIES);
             let due = |tried: u8| (now.mono_ms.saturating_add(RETRY_MS << tried), tried + 1);
             watch.suspicion.open = watch.suspicion.open.or(again.map(due));
-            return;
-        };
-        let grows = tried.is_some();
-        let verdicts = [Grade::Proven, Grade::Stuck].map(|grade| verdict(watch, grade, proof, grows));
+        }
+        let Some(proof) = proof else { return };
+        let grades = [Grade::Proven, Grade::Stuck];
+        let verdicts = grades.map(|grade| verdict(watch, grade, proof, tried.is_some(), now.mono_ms));
         if verdicts.iter().all(Option::is_none) {
-            watch.say(effects, Event::Unproven(proof.abstained.clone()));
+            watch.say(effects, Event::Unproven { proof: Counts::of(proof), why: proof.abstained.clone() });
         }
         for leak in verdicts.into_iter().flatten() {
             self.tell(now, id, leak, effects);
@@ -166,29 +195,38 @@ impl Engine {
     }
 }
 
-/// What there is to tell of one grade. Of a target that does not grow only what is certain, and only what is new: who
-/// stands still for long may have nothing to do.
-fn verdict(watch: &mut Watch, grade: Grade, proof: &Proof, grows: bool) -> Option<Leak> {
-    if !grows && (grade != Grade::Proven || proof.proven <= watch.suspicion.told) {
+impl Watch {
+    /// The alert about its growth, while that is what it stands for.
+    fn alerted(&self) -> Option<&Alerted> {
+        self.suspicion.alerted.as_ref().filter(|_| matches!(self.phase, Phase::Alerted { .. }))
+    }
+}
+
+/// What there is to tell of one grade. What grows is told as often as its growth is; of anything else only what is
+/// certain, and only what is new: who stands still for long may have nothing to do.
+fn verdict(watch: &mut Watch, grade: Grade, proof: &Proof, grew: bool, now_ms: u64) -> Option<Leak> {
+    let found = || proof.sites.iter().filter(|(other, _)| *other == grade).map(|(_, site)| site);
+    // Growth says nothing of sites that are not those which grew.
+    let alerted = watch.alerted().filter(|alerted| found().any(|site| alerted.grown(site).is_some()));
+    let new = grade == Grade::Proven && proof.proven > watch.suspicion.told;
+    if found().next().is_none() || !(new || grew && alerted.is_some()) {
         return None;
     }
-    let alerted = watch.suspicion.alerted.as_ref().filter(|_| grows);
-    let of_grade = proof.sites.iter().filter(|(other, _)| *other == grade);
-    let sites: heapless::Vec<Site, _> =
-        of_grade.take(SITES_MAX).map(|(_, site)| known(site, alerted)).collect();
-    if sites.is_empty() {
-        return None;
-    }
+    // Until now: the number of goroutines is that of now, too.
+    let window_s = |alerted: &Alerted| {
+        let since_s = now_ms.saturating_sub(alerted.at_ms) / 1000;
+        alerted.window_s.saturating_add(u32::try_from(since_s).unwrap_or(u32::MAX))
+    };
     let leak = Leak {
         target: watch.describe(),
         grade,
         goroutines: proof.goroutines,
         baseline: alerted.map_or(proof.goroutines, |leak| leak.baseline),
-        window_s: alerted.map_or(0, |leak| leak.window_s),
+        window_s: alerted.map_or(0, window_s),
         trend: alerted.map_or_else(|| trend::goroutines(&watch.history, HOUR_S), |leak| leak.trend),
         left: alerted.and_then(|leak| leak.left),
         observed: Some(proof.observed),
-        sites,
+        sites: found().take(SITES_MAX).map(|site| known(site, alerted)).collect(),
     };
     if grade == Grade::Proven {
         watch.suspicion.told = proof.proven;
@@ -198,12 +236,13 @@ fn verdict(watch: &mut Watch, grade: Grade, proof: &Proof, grows: bool) -> Optio
 
 /// A site of a proof, with what else is known of it.
 fn known(site: &Site, alerted: Option<&Alerted>) -> Site {
-    let before = alerted.and_then(|alerted| alerted.sites.iter().find(|grown| grown.is(site)));
-    let Some(before) = before else { return site.clone() };
+    let Some(before) = alerted.and_then(|alerted| alerted.grown(site)) else { return site.clone() };
+    // The oldest of a part of them may be younger than the oldest of all.
+    let oldest_s = if site.count >= before.count { before.oldest_s } else { 0 };
     Site {
         grew: before.grew,
         attributed: before.attributed,
-        oldest_s: site.oldest_s.max(before.oldest_s),
+        oldest_s: site.oldest_s.max(oldest_s),
         ..site.clone()
     }
 }

@@ -45,6 +45,9 @@ pub struct Subject<'a> {
     pub expired: &'a mut dyn FnMut() -> bool,
 }
 
+/// What is read of a program once time is up.
+pub(super) const TIME_IS_UP: Error = Error::Unsupported("pass that takes longer");
+
 /// Memory that cannot be read any more once time is up: so every list of the program's, however long, comes to an end.
 struct Timed<'m> {
     memory: &'m mut dyn Memory,
@@ -56,7 +59,7 @@ impl Memory for Timed<'_> {
     fn read_runs(&mut self, runs: &[Run], out: &mut [u8]) -> Result<(), Error> {
         self.over = self.over || (self.expired)();
         if self.over {
-            return Err(Error::Unreadable { at: runs.first().map_or(0, |run| run.at.0) });
+            return Err(TIME_IS_UP);
         }
         self.memory.read_runs(runs, out)
     }

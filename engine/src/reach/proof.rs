@@ -141,7 +141,18 @@ impl Proof {
         let (tracks, sites) = (Vec::new(), Vec::new());
         let (pass, figures) = (Pass::new(layout, limits), Figures::default());
         let (passes, glances, abstained, growing) = (0, 0, None, heapless::Vec::new());
-        Proof { pass, tracks, sites, passes, glances, abstained, stuck_s: STUCK_S, now_ns: 0, growing, figures }
+        Proof {
+            pass,
+            tracks,
+            sites,
+            passes,
+            glances,
+            abstained,
+            stuck_s: STUCK_S,
+            now_ns: 0,
+            growing,
+            figures,
+        }
     }
 
     /// Says from how many seconds on a wait is long, and the time of the system's monotonic clock after the last look:

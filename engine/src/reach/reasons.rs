@@ -22,6 +22,8 @@ pub(super) struct Standing {
 pub(super) fn is_stuck(wait: Wait, standing: Standing) -> bool {
     let Standing { grows, orphan, long, leaks } = standing;
     match wait {
+        // Who waits for the network or for a time goes on by himself, if it is not for ever.
+        Wait::IoWait | Wait::Sleep => leaks && long,
         _ if leaks => true,
         // Nobody can end it.
         Wait::ChanReceiveNil | Wait::ChanSendNil | Wait::SelectNoCases => true,
@@ -65,7 +67,9 @@ mod tests {
                 _ => [false; 5],
             };
             assert_eq!(told(*wait), expected, "{wait:?}");
-            assert!(is_stuck(*wait, Standing { leaks: true, ..Standing::default() }), "{wait:?}");
+            let leaks = |long| is_stuck(*wait, Standing { leaks: true, long, ..Standing::default() });
+            assert!(leaks(true), "{wait:?}");
+            assert_eq!(leaks(false), !matches!(wait, Wait::IoWait | Wait::Sleep), "{wait:?}");
         }
     }
 }

@@ -127,5 +127,14 @@ fn group(target: &mut Target<'_>, (gopc, reason): (Addr, u8), waits_for: Wait, r
         creation.map(|place| (name(&place.function), (base(&place.file), place.line))).unwrap_or_default();
     let wait = target.runtime.layout.wait_texts.get(usize::from(reason)).copied().unwrap_or_default();
     let known = recognise(&created_by, stack.iter().map(|frame| frame.function.as_str()));
-    Group { wait, waits_for, gopc, created_by, created_at, stack, known, key: (gopc, reason, returns.to_vec()) }
+    Group {
+        wait,
+        waits_for,
+        gopc,
+        created_by,
+        created_at,
+        stack,
+        known,
+        key: (gopc, reason, returns.to_vec()),
+    }
 }

@@ -4,6 +4,7 @@ use alloc::vec;
 use alloc::vec::Vec;
 
 use super::mark::Marker;
+use super::pass::TIME_IS_UP;
 use super::places::Places;
 use super::{Abstained, Region, Stop};
 use crate::heap::{ARENA_BITS, ARENAS, LOWEST, PAGE_BITS};
@@ -309,7 +310,7 @@ fn in_c(region: Region, holes: &[Region], memory: &mut dyn Memory, marker: &mut 
                 }
                 marker.words(piece);
             }
-            Err(Error::Gone) => return Err(Stop::Gone),
+            Err(error @ (Error::Gone | TIME_IS_UP)) => return Err(error.into()),
             // A part of it may still be there.
             Err(_) if at >= by_page => {
                 by_page = at + len as u64;

@@ -8,7 +8,7 @@ use alloc::format;
 use glg_proto::locks::LockOwner;
 use glg_proto::wire::Grade;
 
-use super::{Event, Note};
+use super::{Counts, Event, Note};
 
 impl fmt::Display for Note {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -30,10 +30,13 @@ impl fmt::Display for Note {
                 f.write_str("runtime.newproc1 and goexit0 were not found: creations are not counted")
             }
             Event::Proving => f.write_str("observing whether goroutines can never go on"),
-            Event::Unproven(why) if why.is_empty() => {
-                f.write_str("no goroutine is leaked for certain, or stuck: whatever grows can still go on")
+            Event::Unproven { proof: Counts { proven: 0, stuck: 0 }, why } if why.is_empty() => {
+                f.write_str("no goroutine is leaked for certain, or stuck")
             }
-            Event::Unproven(why) => write!(f, "nothing is proven: {why}"),
+            Event::Unproven { proof: Counts { proven, stuck }, why } if why.is_empty() => {
+                write!(f, "nothing new: {proven} goroutines are leaked for certain, {stuck} are stuck")
+            }
+            Event::Unproven { why, .. } => write!(f, "nothing is proven: {why}"),
             Event::Leaking { grade, goroutines, function, line, oldest_s } => {
                 let grade = match grade {
                     Grade::Suspected => "suspected",

@@ -2,7 +2,7 @@
 
 use glg_engine::footprint::Room;
 use glg_engine::memory::Addr;
-use glg_engine::step::{Effect, EngineConfig, Event, Input, ProveConfig, Rung};
+use glg_engine::step::{Effect, EngineConfig, Event, Input, ProveConfig, Rung, TargetId};
 use glg_proto::proof::Proof;
 use glg_proto::wire::{Grade, Left, MemoryLimit, Observed, Site, Wait, head};
 
@@ -73,26 +73,81 @@ fn growth_is_followed_by_proof_and_both_are_told() {
     stand.tick(count + 40);
     assert!(!stand.proves(), "one at a time");
 
-    let sites = [(Grade::Proven, site(42, 640)), (Grade::Stuck, site(50, 7)), (Grade::Proven, site(60, 3))];
+    // Growth is no reason to tell what is stuck elsewhere.
+    let elsewhere = [(Grade::Proven, site(60, 3)), (Grade::Stuck, site(50, 7))];
+    let sites = [[(Grade::Proven, site(42, 640))].as_slice(), &elsewhere].concat();
     stand.proved(Some(&proof(&sites)));
     assert_eq!(stand.rung(), Rung::Watch);
     let (_, proven) = stand.alert().unwrap();
     assert_eq!((proven.grade, proven.goroutines), (Grade::Proven, 700));
     assert_eq!(proven.observed, Some(Observed { passes: 4, seconds: 10 }));
-    assert_eq!((proven.baseline, proven.window_s), (suspected.baseline, suspected.window_s));
+    assert_eq!((proven.baseline, proven.window_s), (suspected.baseline, suspected.window_s + 2));
     assert_eq!((proven.trend, proven.left), (suspected.trend, suspected.left));
     let lines: Vec<u32> = proven.sites.iter().map(|site| site.line).collect();
     assert_eq!(lines, [42, 60]);
     let (told, before) = (&proven.sites[0], &suspected.sites[0]);
     assert_eq!((told.count, told.orphans), (640, Some(2)), "what the proof says");
     assert_eq!((told.grew, told.oldest_s), (before.grew, before.oldest_s.max(3)), "and what was known");
-    let (_, stuck) = stand.alert().unwrap();
-    assert_eq!((stuck.grade, stuck.sites.len(), stuck.sites[0].line), (Grade::Stuck, 1, 50));
     assert!(stand.alert().is_none());
     for second in 3..40 {
         stand.tick(count + 20 * second);
         assert!(!stand.proves(), "it is known");
     }
+}
+
+#[test]
+fn what_grows_and_stands_is_told_as_stuck() {
+    let mut stand = Stand::watched(proving());
+    let count = stand.leak_until(100, concluded);
+    let (_, suspected) = stand.alert().unwrap();
+    stand.tick(count);
+    assert!(stand.proves());
+    // Fewer than were counted: the oldest of all need not be among them.
+    stand.proved(Some(&proof(&[(Grade::Stuck, site(42, 7))])));
+    let (_, stuck) = stand.alert().unwrap();
+    assert_eq!((stuck.grade, stuck.sites.len(), stuck.sites[0].oldest_s), (Grade::Stuck, 1, 3));
+    assert_eq!(stuck.baseline, suspected.baseline);
+    assert!(stand.alert().is_none());
+}
+
+/// What was told as proven, and has not become more, is no news because something else grows.
+#[test]
+fn growth_elsewhere_is_not_blamed_on_what_is_known() {
+    let mut stand = Stand::watched(proving());
+    let mut from = 100;
+    for time in 0..2 {
+        let count = stand.leak_until(from, concluded);
+        from = count * 2;
+        assert_eq!(stand.alert().unwrap().1.grade, Grade::Suspected);
+        stand.tick(count);
+        assert!(stand.proves());
+        stand.proved(Some(&proof(&[(Grade::Proven, site(60, 500))])));
+        let told = stand.alert().map(|(_, leak)| (leak.grade, leak.window_s, leak.left));
+        assert_eq!(told, (time == 0).then_some((Grade::Proven, 0, None)), "without growth of its own");
+        stand.events.clear();
+    }
+}
+
+#[test]
+fn growth_comes_before_what_is_only_due() {
+    let other = TargetId { pid: 1413, start: 78 };
+    let mut stand = Stand::watched(proving());
+    stand.found(other);
+    while !stand.proves() {
+        stand.tick(100);
+    }
+    // One is observed because it is its turn, leaks meanwhile, and then it is the other one's turn.
+    stand.leak_until(100, concluded);
+    stand.run(60, |_| 700);
+    stand.effects.clear();
+    stand.proved(Some(&proof(&[])));
+    stand.step(|process| Input::Sample { id: other, process });
+    let [Effect::Prove { id: ID, growing }] = &stand.effects[..] else { panic!("{:?}", stand.effects) };
+    assert_eq!(growing.len(), 1);
+    stand.effects.clear();
+    stand.proved(Some(&proof(&[])));
+    stand.sample();
+    assert!(matches!(&stand.effects[..], [Effect::Prove { id, .. }] if *id == other), "{:?}", stand.effects);
 }
 
 #[test]
@@ -115,10 +170,19 @@ fn without_proof_the_suspicion_stands() {
     stand.tick(count);
     assert!(stand.alert().is_some() && stand.proves());
     stand.proved(Some(&Proof { abstained: head("the heap is too large"), ..proof(&[]) }));
-    assert!(matches!(stand.events.last(), Some(Event::Unproven(why)) if why == "the heap is too large"));
+    assert!(
+        matches!(stand.events.last(), Some(Event::Unproven { why, .. }) if why == "the heap is too large")
+    );
     assert!(stand.alert().is_none());
     stand.tick(count);
     assert!(!stand.proves());
+    // It may be otherwise soon.
+    stand.run(5, |_| count);
+    assert!(stand.proves());
+    stand.proved(Some(&proof(&[])));
+    assert!(matches!(stand.events.last(), Some(Event::Unproven { why, .. }) if why.is_empty()));
+    stand.run(60, |_| count);
+    assert!(!stand.proves(), "that was an answer");
 }
 
 #[test]
@@ -145,6 +209,7 @@ fn a_child_that_fails_holds_up_nothing() {
     assert!(stand.proves());
     // A target that ends meanwhile takes its proof along.
     stand.plain(Input::Gone(ID));
+    assert!(stand.effects.contains(&Effect::EndProof(ID)));
     stand.proved(Some(&proof(&[(Grade::Proven, site(42, 640))])));
     stand.found(ID);
     stand.run(40, |_| 100);

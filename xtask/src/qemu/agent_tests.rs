@@ -59,6 +59,11 @@ const NOT_THERE: &[NotThere] = &[
     all_of("daemons", "Debian's daemons need more memory and time than an emulated machine has"),
     all_of("native", "it compiles programs: there is no C compiler in the guest"),
     one_of("power", "an_alert_outlives_a_killed_agent", NO_BROKER),
+    one_of(
+        "silence",
+        "the_service_says_nothing_of_healthy_rhythms_and_tells_the_leak_beside_them",
+        NO_BROKER,
+    ),
     one_of("contention", "commands::the_service_finds_contention_and_tells_it_once", NO_BROKER),
     one_of("contention", "storm::the_service_stands_a_storm", NO_BROKER),
     one_of("contention", "commands::the_command_keeps_to_its_budget", TOO_DEAR),
@@ -83,6 +88,8 @@ const BY_NAME: &[NotThere] = &[
     all_of("capture", "`cargo xtask capture` runs it when images are taken"),
     all_of("locks", MINUTES),
     one_of("locks", "a_healthy_program_has_no_deadlock", MINUTES),
+    one_of("silence", "nothing_is_told_of_healthy_rhythms", MINUTES),
+    one_of("silence", "no_release_makes_healthy_rhythms_look_leaked", MINUTES),
 ];
 /// Test programs that run but one of the Go programs.
 const RUN_ONE: &[(&str, &str)] = &[("locks", "locks")];

@@ -26,6 +26,8 @@ struct Package {
 const PACKAGES: &[Package] = &[
     Package { name: "etcd-server", files: &["usr/bin/etcd"] },
     Package { name: "nats-server", files: &["usr/sbin/nats-server"] },
+    Package { name: "prometheus", files: &["usr/bin/prometheus"] },
+    Package { name: "caddy", files: &["usr/bin/caddy"] },
     Package { name: "prometheus-node-exporter", files: &["usr/bin/prometheus-node-exporter"] },
     Package { name: "syncthing", files: &["usr/bin/syncthing"] },
     // snapd ends when it cannot ask snap-seccomp for its version.
@@ -36,7 +38,7 @@ const PACKAGES: &[Package] = &[
 ];
 
 /// Where their shared libraries are.
-const LIBRARIES: &[&str] = &["libc6", "libseccomp2"];
+const LIBRARIES: &[&str] = &["libc6", "libseccomp2", "libzstd1"];
 
 /// Reads what Go has written into a program; of package golang-1.19-go.
 pub(super) const GO: &str = "/usr/lib/go-1.19/bin/go";
