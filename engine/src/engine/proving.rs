@@ -205,7 +205,16 @@ impl Watch {
 /// What there is to tell of one grade. What grows is told as often as its growth is; of anything else only what is
 /// certain, and only what is new: who stands still for long may have nothing to do.
 fn verdict(watch: &mut Watch, grade: Grade, proof: &Proof, grew: bool, now_ms: u64) -> Option<Leak> {
-    let found = || proof.sites.iter().filter(|(other, _)| *other == grade).map(|(_, site)| site);
+    let of_grade = |grade| {
+        let of_grade = move |(other, _): &&(Grade, Site)| *other == grade;
+        proof.sites.iter().filter(of_grade).map(|(_, site)| site)
+    };
+    // Of leaked ones a few may still be reached by chance: they are no news of their own.
+    let place = |site: &Site| (site.function.clone(), site.file.clone(), site.line, site.wait);
+    let told = |site: &Site| {
+        grade == Grade::Stuck && of_grade(Grade::Proven).any(|other| place(other) == place(site))
+    };
+    let found = || of_grade(grade).filter(|site| !told(site));
     // Growth says nothing of sites that are not those which grew.
     let alerted = watch.alerted().filter(|alerted| found().any(|site| alerted.grown(site).is_some()));
     let new = grade == Grade::Proven && proof.proven > watch.suspicion.told;
