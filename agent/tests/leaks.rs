@@ -101,8 +101,14 @@ fn leaked_goroutines_are_proven_and_no_others() {
                 assert!(!proven.contains(goid), "{what}: FALSELY proven: {name}");
             }
             let missed: Vec<_> = expected.leaked.iter().filter(|(goid, _)| !proven.contains(goid)).collect();
-            // What the runtime has left on the stacks that C gives it counts as C's.
-            let room = if name.ends_with("-cgo") { expected.leaked.len() / 3 } else { 0 };
+            let room = match name.ends_with("-cgo") {
+                // What the runtime has left on the stacks that C gives it counts as C's.
+                true => expected.leaked.len() / 3,
+                // A word that a call has left on a stack in use keeps one, and whoever waits for that one, in about every
+                // third run of all variants on an emulated arm64. None was ever missed so on amd64.
+                false if cfg!(target_arch = "aarch64") => 2,
+                false => 0,
+            };
             assert!(missed.len() <= room, "{what}: not proven: {missed:?}");
             // Neither the main goroutine nor any of the runtime's.
             assert!(!proven.contains(&1), "{what}");
