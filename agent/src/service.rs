@@ -1,6 +1,7 @@
 //! The one loop: it alone knows both sides, turns what happens into the engine's inputs and carries out its
 //! effects.
 
+mod child;
 mod commanding;
 mod discovery;
 mod documents;

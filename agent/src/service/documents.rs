@@ -2,11 +2,10 @@
 //! a time. The last one is kept, so that parts can be sent again.
 
 use std::fs::{self, File};
-use std::io::{self, Read, Write};
-use std::os::fd::OwnedFd;
+use std::io::{self, Write};
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
-use std::process::{ExitStatus, Output, Stdio};
+use std::process::Output;
 use std::time::Duration;
 
 use flate2::Compression;
@@ -16,9 +15,10 @@ use glg_engine::step::TargetId;
 use glg_proto::command::{CommandId, DocumentKind, Failure, Made, Part};
 use glg_proto::wire::head;
 use log::{info, warn};
-use tokio::process::{Child, Command};
+use tokio::process::Child;
 use tokio::time::{Instant, timeout_at};
 
+use super::child;
 use crate::config::Commands;
 use crate::document::{Order, TOO_LARGE, create};
 use crate::hex;
@@ -74,15 +74,7 @@ impl Documents {
         let order = Order { kind, pid, start, limit, out: self.unfinished(), board: self.board.clone() };
         let words = order.words().ok_or(Failure::NoDocument)?;
         self.create_folder().map_err(failure)?;
-        let child = Command::new("/proc/self/exe")
-            .arg("document")
-            .args(words)
-            .stdin(Stdio::null())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped())
-            .kill_on_drop(true)
-            .spawn()
-            .map_err(failure)?;
+        let child = child::begin("document", words).map_err(failure)?;
         info!("making the document \"{}\" of process {pid}, for command {command}", kind.as_str());
         let until = Instant::now() + Duration::from_secs(self.config.document_s.into());
         self.making = Some(Making { command, kind, pid, child, until });
@@ -100,7 +92,7 @@ impl Documents {
             Err(_) => Err(Failure::TookTooLong(self.config.document_s)),
             Ok(Err(error)) => Err(failure(error)),
             Ok(Ok(status)) => {
-                let said = said(child, status);
+                let said = child::said(child, status, SAID_MAX);
                 self.announce(&said).and_then(|(bytes, sha256)| self.take(command, kind, pid, bytes, sha256))
             }
         };
@@ -121,11 +113,9 @@ impl Documents {
             Some((bytes.parse().ok()?, hex::bytes(sum)?))
         };
         let announced = std::str::from_utf8(&said.stdout).ok().and_then(parse);
-        announced.filter(|_| said.status.success()).ok_or_else(|| {
-            let errors = String::from_utf8_lossy(&said.stderr);
-            let last = errors.lines().last().unwrap_or("the child ended without a word");
-            Failure::Other(head(last.strip_prefix("goleakguard: ").unwrap_or(last)))
-        })
+        announced
+            .filter(|_| said.status.success())
+            .ok_or_else(|| Failure::Other(head(&child::last_words(said))))
     }
 
     /// Makes one of bytes that are at hand.
@@ -246,20 +236,4 @@ impl Sending {
 #[expect(clippy::needless_pass_by_value, reason = "for map_err")]
 fn failure(error: io::Error) -> Failure {
     Failure::Other(head(&error.to_string()))
-}
-
-/// What the child has said, which has ended.
-fn said(mut child: Child, status: ExitStatus) -> Output {
-    let read = |pipe: io::Result<OwnedFd>| {
-        let mut bytes = Vec::new();
-        if let Ok(pipe) = pipe {
-            // Without anybody who could write there is an end; and a pipe does not block.
-            let _ = File::from(pipe).take(SAID_MAX).read_to_end(&mut bytes);
-        }
-        bytes
-    };
-    let none = || io::Error::from(io::ErrorKind::NotFound);
-    let stdout = child.stdout.take().ok_or_else(none).and_then(|pipe| pipe.into_owned_fd());
-    let stderr = child.stderr.take().ok_or_else(none).and_then(|pipe| pipe.into_owned_fd());
-    Output { status, stdout: read(stdout), stderr: read(stderr) }
 }

@@ -1,25 +1,20 @@
 //! Observations for leaks: a child of ours looks at one target at a time.
 
-use std::fs::File;
-use std::io::{self, Read};
-use std::os::fd::OwnedFd;
+use std::io;
 use std::path::{Path, PathBuf};
-use std::process::Stdio;
 use std::time::Duration;
 
 use glg_engine::memory::Addr;
 use glg_engine::step::{Input, TargetId};
 use glg_proto::proof::{PROOF_MAX, Proof};
 use log::warn;
-use tokio::process::{Child, Command};
+use tokio::process::Child;
 use tokio::time::{Instant, timeout_at};
 
-use super::Service;
+use super::{Service, child};
 use crate::config::Prove;
 use crate::prove::Order;
 
-/// Bytes of what a child complains of that are read.
-const ERRORS_MAX: u64 = 1024;
 /// What describing the findings may take beside the passes.
 const DESCRIBING: Duration = Duration::from_secs(30);
 
@@ -41,14 +36,7 @@ impl Proving {
 
     fn begin(&mut self, id: TargetId, growing: &[Addr]) -> io::Result<()> {
         let order = Order { id, growing: growing.to_vec(), board: self.board.clone() };
-        let child = Command::new("/proc/self/exe")
-            .arg("prove")
-            .args(order.words())
-            .stdin(Stdio::null())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped())
-            .kill_on_drop(true)
-            .spawn()?;
+        let child = child::begin("prove", order.words())?;
         self.child = Some((id, child, Instant::now() + self.most));
         Ok(())
     }
@@ -69,30 +57,14 @@ impl Proving {
         let proof = match ended {
             Err(_) => Err("took too long".to_owned()),
             Ok(Err(error)) => Err(error.to_string()),
-            Ok(Ok(_)) => said(child),
+            Ok(Ok(status)) => {
+                let said = child::said(child, status, PROOF_MAX as u64);
+                Proof::decode(&said.stdout).ok_or_else(|| child::last_words(&said))
+            }
         };
         let proof = proof.inspect_err(|why| warn!("process {}: not observed for leaks: {why}", id.pid));
         (id, proof.ok())
     }
-}
-
-/// What the child has found, which has ended; or its last words.
-fn said(mut child: Child) -> Result<Proof, String> {
-    let read = |pipe: Option<io::Result<OwnedFd>>, most: u64| {
-        let mut bytes = Vec::new();
-        if let Some(Ok(pipe)) = pipe {
-            // Without anybody who could write there is an end; and a pipe does not block.
-            let _ = File::from(pipe).take(most).read_to_end(&mut bytes);
-        }
-        bytes
-    };
-    let found = read(child.stdout.take().map(|pipe| pipe.into_owned_fd()), PROOF_MAX as u64);
-    let errors = read(child.stderr.take().map(|pipe| pipe.into_owned_fd()), ERRORS_MAX);
-    Proof::decode(&found).ok_or_else(|| {
-        let errors = String::from_utf8_lossy(&errors);
-        let last = errors.lines().last().unwrap_or("the child ended without a word");
-        last.strip_prefix("goleakguard: ").unwrap_or(last).to_owned()
-    })
 }
 
 impl Service {
