@@ -184,6 +184,7 @@ pub struct Observation {
     pub counted: Counted,
     present: u64,
     accounted: u64,
+    ends_missed: u64,
 }
 
 impl Observation {
@@ -212,6 +213,11 @@ impl Observation {
         self.keep(one);
     }
 
+    /// Adds waits that were found to have ended, without the kernel having told it.
+    pub fn add_ends_missed(&mut self, waits: u64) {
+        self.ends_missed += waits;
+    }
+
     /// Adds a lock to those that are kept, or to the others. One that is waited for in two ways is one, as long as it
     /// is kept.
     fn keep(&mut self, lock: Contended) {
@@ -232,6 +238,7 @@ impl Observation {
     /// Ends it, after everything was added.
     pub fn close(&mut self, observed_ns: u64, counted: Counted) {
         (self.observed_ns, self.counted) = (observed_ns, counted);
+        self.counted.ends_missed += self.ends_missed;
         self.evicted = Rest {
             locks: counted.locks_seen.saturating_sub(self.present),
             waits: counted.waits.saturating_sub(self.accounted).saturating_sub(counted.locks_full),

@@ -46,7 +46,11 @@ pub(super) fn write(text: &mut String, observed: &Observed) {
     }
     rest(text, "besides", seen.others, "");
     rest(text, "not kept", seen.evicted, ": for lack of room, those not waited for the longest");
-    let lost = seen.counted.lost();
+    let untold = seen.counted.ends_missed;
+    if untold > 0 {
+        let _ = writeln!(text, "{untold} waits are left out: the kernel did not tell when they ended");
+    }
+    let lost = seen.counted.lost() - untold;
     if lost > 0 {
         let _ = writeln!(text, "{lost} waits or records of them were lost for lack of room");
     }

@@ -96,7 +96,7 @@ pub(super) fn observe(
             other => other?,
         }
     }
-    let (mut observed, scan) = watching.end()?;
+    let (mut observed, scan) = watching.end(pid)?;
     for lock in &mut observed.observation.locks {
         // The kernel knows them by other numbers than a process in a container.
         let known = |tid: &&Tid| Some(tid.outer) == lock.last_long;
@@ -175,14 +175,13 @@ impl Watching {
         Ok(())
     }
 
-    fn end(mut self) -> Result<(Observed, Scan), ProbeError> {
+    fn end(mut self, pid: u32) -> Result<(Observed, Scan), ProbeError> {
         self.probes.stop_observing();
         let (now_ns, time) = (monotonic_ns(), self.begun.elapsed());
         self.charge()?;
         let ([before, counted], mut observed) = (self.counted, self.observed);
         let observation = &mut observed.observation;
-        self.probes.locks_waited_for(|key, waits| observation.add(key, &waits))?;
-        self.probes.still_blocked(|_, wait| observation.add_ongoing(&wait, now_ns))?;
+        self.probes.add_measured(pid, now_ns, observation)?;
         let time_ns = u64::try_from(time.as_nanos()).unwrap_or(u64::MAX);
         observation.close(time_ns, counted.since(before));
         observed.spent.percent = observed.spent.cpu_ns / time.as_nanos().max(1) as f64 * 100.0;

@@ -11,7 +11,10 @@ use aya::maps::{Array, HashMap, MapData, MapError, RingBuf};
 use aya::programs::RawTracePoint;
 use aya::programs::raw_trace_point::RawTracePointLinkId;
 use glg_engine::btf::{Question, answers};
-use glg_engine::contention::Counted;
+use glg_engine::contention::{Counted, Observation};
+use glg_engine::locks::scan::{Threads as _, Tid};
+use glg_engine::locks::standing::Standing;
+use glg_engine::memory::Error;
 use glg_proto::probe::{
     BlockedThread, Counter, LockKey, LockWaits, LongWait, MAP_BLOCKED, MAP_LOCKS, MAP_LONG_WAITS,
     MAP_OBSERVED, Observed,
@@ -20,6 +23,7 @@ use nix::time::{ClockId, clock_gettime};
 
 use super::{ProbeError, Probes, map, program};
 use crate::remote::ImageFile;
+use crate::threads::ProcThreads;
 
 /// Locks told apart; those of a busy program that matter are a handful.
 pub const LOCKS_MAX: u32 = 512;
@@ -278,24 +282,58 @@ impl Probes {
         self.contention.as_ref().ok_or(NOT_LOADED)?.locks(on_lock)
     }
 
-    /// Hands over the threads that have begun to wait and wait still, in no order: at most as many as there is
-    /// room for.
+    /// Hands over the threads of process `pid`, which was observed, that have begun to wait and wait still, in no
+    /// order: at most as many as there is room for. Returns how many have gone on without the kernel having told it.
     ///
     /// # Errors
     /// When the kernel does not give the map.
-    pub fn still_blocked(&self, mut on_thread: impl FnMut(u32, BlockedThread)) -> Result<(), ProbeError> {
+    pub fn still_blocked(
+        &self,
+        pid: u32,
+        mut on_thread: impl FnMut(BlockedThread),
+    ) -> Result<u64, ProbeError> {
         let read = |error: MapError| ProbeError::of_map("reading the waits", &error);
         let contention = self.contention.as_ref().ok_or(NOT_LOADED)?;
+        let (mut threads, mut gone_on) = (ProcThreads::new(pid), 0);
         for tid in contention.blocked.keys().take(contention.threads) {
             let tid = tid.map_err(read)?;
-            match contention.blocked.get(&tid, 0) {
-                Ok(wait) => on_thread(tid, BlockedThread::from_bytes(&wait)),
-                // It has gone on while it is observed.
+            match contention.blocked.get(&tid, 0).map(|wait| BlockedThread::from_bytes(&wait)) {
+                Ok(wait) if waits_still(&mut threads, tid, &wait) => on_thread(wait),
+                Ok(_) => gone_on += 1,
+                // It has gone on while it is looked at.
                 Err(MapError::KeyNotFound) => {}
                 Err(error) => return Err(read(error)),
             }
         }
+        Ok(gone_on)
+    }
+
+    /// Adds to an observation of process `pid`, which has stopped, what was measured of each lock, and who waits still
+    /// at `now_ns`.
+    ///
+    /// # Errors
+    /// When the kernel does not give the maps.
+    pub fn add_measured(
+        &self,
+        pid: u32,
+        now_ns: u64,
+        observation: &mut Observation,
+    ) -> Result<(), ProbeError> {
+        self.locks_waited_for(|key, waits| observation.add(key, &waits))?;
+        let gone_on = self.still_blocked(pid, |wait| observation.add_ongoing(&wait, now_ns))?;
+        observation.add_ends_missed(gone_on);
         Ok(())
+    }
+}
+
+/// Whether a thread that has begun to wait is still seen waiting. Some kernels of virtual machines (6.18) leave out
+/// switches from an idle processor, and so the ends of waits.
+fn waits_still(threads: &mut ProcThreads, tid: u32, wait: &BlockedThread) -> bool {
+    match threads.standing(Tid { outer: tid, inner: tid }) {
+        Ok(Standing::Call(call)) => call.args.first() == Some(&wait.word),
+        Ok(_) | Err(Error::Gone) => false,
+        // Where the kernel does not tell, its word stands.
+        Err(_) => true,
     }
 }
 

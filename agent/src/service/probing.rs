@@ -174,10 +174,7 @@ impl Probing {
         let (counted, _) = self.observing()?;
         let Observed { begun, mut observation, .. } = self.observed.take()?;
         let (now_ns, time) = (monotonic_ns(), begun.elapsed());
-        let read = self
-            .probes
-            .locks_waited_for(|key, waits| observation.add(key, &waits))
-            .and_then(|()| self.probes.still_blocked(|_, wait| observation.add_ongoing(&wait, now_ns)));
+        let read = self.probes.add_measured(id.pid, now_ns, &mut observation);
         observation.close(u64::try_from(time.as_nanos()).unwrap_or(u64::MAX), counted);
         read.map_err(|error| warn!("process {}: {error}", id.pid)).ok()?;
         Some(observation)

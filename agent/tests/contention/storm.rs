@@ -81,7 +81,7 @@ fn a_storm_of_locks_takes_no_more_room() {
         probes.drain_long_waits(|wait| observation.long_wait(wait));
     }
     let mut ongoing = 0;
-    watching.probes.still_blocked(|_, _| ongoing += 1).unwrap();
+    ongoing += watching.probes.still_blocked(program.pid(), |_| ongoing += 1).unwrap();
     assert!(room > 0 && map_bytes() <= room, "{room} bytes before, {} now", map_bytes());
     let (told, seen) = (storm(&mut program), watching.end());
     println!(

@@ -57,6 +57,14 @@ fn the_lightest_give_way_and_are_counted() {
 }
 
 #[test]
+fn an_end_that_was_not_told_is_lost() {
+    let mut seen = Observation::default();
+    seen.add_ends_missed(2);
+    seen.close(1, Counted { ends_missed: 1, ..Counted::default() });
+    assert_eq!((seen.counted.ends_missed, seen.counted.lost()), (3, 3));
+}
+
+#[test]
 fn two_ways_to_wait_for_one_lock_and_waits_that_have_not_ended() {
     let mut seen = Observation::default();
     seen.add(key(0x40, MUTEX), &waits(3, 20, MUTEX));
