@@ -66,10 +66,10 @@ impl Counted {
         self.timed_ns as f64 * SWITCHES_PER_TIMED as f64 + self.switches as f64 * ENTRY_NS
     }
 
-    /// Records that were lost.
+    /// Waits and records of them that were lost here; those whose end the kernel did not tell are not among them.
     #[must_use]
     pub fn lost(&self) -> u64 {
-        self.blocked_full + self.ends_missed + self.locks_full + self.long_waits_lost + self.unreadable
+        self.blocked_full + self.locks_full + self.long_waits_lost + self.unreadable
     }
 }
 

@@ -50,7 +50,7 @@ pub(super) fn write(text: &mut String, observed: &Observed) {
     if untold > 0 {
         let _ = writeln!(text, "{untold} waits are left out: the kernel did not tell when they ended");
     }
-    let lost = seen.counted.lost() - untold;
+    let lost = seen.counted.lost();
     if lost > 0 {
         let _ = writeln!(text, "{lost} waits or records of them were lost for lack of room");
     }
@@ -133,6 +133,7 @@ pub(super) fn object(observed: &Observed) -> String {
         ("others", rest(seen.others)),
         ("evicted", rest(seen.evicted)),
         ("lost", seen.counted.lost().to_string()),
+        ("ends_missed", seen.counted.ends_missed.to_string()),
         ("switches", observed.spent.hits.to_string()),
         ("cost_us", format!("{:.0}", observed.spent.cpu_ns / 1e3)),
         ("cost_percent", format!("{:.4}", observed.spent.percent)),
