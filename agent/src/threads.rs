@@ -261,7 +261,7 @@ mod tests {
                 false => glg_engine::layout::Arch::Amd64,
             };
             let word = Addr(std::ptr::from_ref(&lock) as u64);
-            let deadline = std::time::Instant::now() + std::time::Duration::from_secs(30);
+            let deadline = std::time::Instant::now() + std::time::Duration::from_secs(60);
             loop {
                 assert!(std::time::Instant::now() < deadline, "it never waited");
                 let mut list = Vec::new();

@@ -246,9 +246,9 @@ fn what_was_done_is_not_done_again() {
                 || stand.agent.said().matches("carried out").count() == 1
         );
     }
-    // One that is cut off is not begun again.
-    let mut stand = Stand::with(&["20000"], "crowd", "");
-    let command = stand.operator.command(stand.request(DocumentKind::Full));
+    // One that is cut off is not begun again. It takes half a minute at least, however long the cut is kept waiting.
+    let mut stand = Stand::new("[prove]\nseconds = 30\n");
+    let command = stand.operator.command(stand.request(DocumentKind::Leaks));
     let bytes = stand.operator.sign(&command);
     stand.operator.publish(&bytes);
     stand.agent.says("making the document");

@@ -41,6 +41,7 @@ fn compare_program(release: &str, name: &str, least: usize) {
 fn compare_with(release: &str, name: &str, arguments: &[&str], least: usize) {
     let mut program = Program::start(&program(release, name), arguments);
     let said = program.ask("stacks");
+    program.at_rest();
     let what = format!("Go {release}, {name}");
     let compared = compare(&what, &text(&said["plain"]), &dump(program.pid(), &[]));
     assert!(compared >= least, "{what}: {compared} goroutines");

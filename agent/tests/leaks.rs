@@ -135,6 +135,7 @@ fn references_that_move_are_not_taken_for_lost() {
 fn a_proof_says_where_and_why() {
     let mut target = Program::start(&program(GO, "leaks"), &[]);
     let expected = Expected::of(&mut target);
+    target.at_rest();
     let told = leaks_json(target.pid(), "300ms");
     assert_eq!((told["pid"].as_u64(), told["go"].as_str()), (Some(target.pid().into()), Some(GO)));
     let (send, _) = expected.leaked.iter().find(|(_, name)| *name == "send").unwrap();

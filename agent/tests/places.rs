@@ -210,6 +210,7 @@ fn kernel_thread() -> u32 {
 #[test]
 fn a_thread_leads_to_its_process() {
     let park = Program::start(&program(GO, "kinds"), &[]);
+    park.at_rest();
     let tasks = fs::read_dir(format!("/proc/{}/task", park.pid())).unwrap().flatten();
     let tids = tasks.map(|entry| entry.file_name().to_str().unwrap().parse::<u32>().unwrap());
     let tid = tids.max().unwrap();

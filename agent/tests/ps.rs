@@ -250,6 +250,7 @@ fn a_dump_keeps_to_its_bounds_and_says_what_they_cost() {
         let arguments = ["dump", "--pid", &pid, "--config", &config, "--grouped"];
         said(&arguments[..if grouped { 6 } else { 5 }])
     };
+    program.at_rest();
     let whole = said(&["dump", "--pid", &pid]);
     let shown = whole.0.matches("goroutine ").count();
     assert!(whole.1.is_empty() && shown > 191, "{shown} {}", whole.1);

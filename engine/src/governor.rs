@@ -27,6 +27,9 @@ impl HitCost {
 /// took 1.4 and 2.9 times what the calibration's tight loop says. Too dear is the safe side.
 const COLD: f32 = 2.0;
 
+/// A shorter period is judged together with the next: one dear moment of it says nothing about a budget.
+const PERIOD_MIN_MS: u64 = 100;
+
 /// What has been spent since the probes were attached.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct Spent {
@@ -43,6 +46,8 @@ pub struct Spent {
 pub struct Meter {
     budget_percent: f64,
     last_ms: u64,
+    /// What has been spent since then, in nanoseconds.
+    pending_ns: f64,
     spent: Spent,
 }
 
@@ -50,16 +55,21 @@ impl Meter {
     /// Begins at `now_ms`, with nothing spent.
     #[must_use]
     pub fn start(budget_percent: f64, now_ms: u64) -> Meter {
-        Meter { budget_percent, last_ms: now_ms, spent: Spent::default() }
+        Meter { budget_percent, last_ms: now_ms, pending_ns: 0.0, spent: Spent::default() }
     }
 
-    /// Charges what has come since the last call. `true` when the period was over the budget.
+    /// Charges what has come since the last call. `true` when a period has ended with it that was over the budget;
+    /// periods are of 100 ms at least.
     pub fn charge(&mut self, now_ms: u64, hits: u64, cpu_ns: f64) -> bool {
-        let elapsed_ns = now_ms.saturating_sub(self.last_ms) as f64 * 1e6;
-        self.last_ms = now_ms;
         self.spent.hits += hits;
         self.spent.cpu_ns += cpu_ns;
-        self.spent.percent = if elapsed_ns > 0.0 { cpu_ns / elapsed_ns * 100.0 } else { 0.0 };
+        self.pending_ns += cpu_ns;
+        let elapsed_ms = now_ms.saturating_sub(self.last_ms);
+        if elapsed_ms < PERIOD_MIN_MS {
+            return false;
+        }
+        self.spent.percent = core::mem::take(&mut self.pending_ns) / (elapsed_ms as f64 * 1e6) * 100.0;
+        self.last_ms = now_ms;
         self.spent.percent > self.budget_percent
     }
 
@@ -89,10 +99,6 @@ impl Governor {
 
     /// Charges the hits since the last call. `true` when the period was over the budget: detach.
     pub fn charge(&mut self, now_ms: u64, hits: [u64; 2]) -> bool {
-        // They are charged with those of the next call: no period, no share of it.
-        if now_ms <= self.meter.last_ms {
-            return false;
-        }
         let new = |(now, before): (&u64, u64)| now.saturating_sub(before);
         let new: [u64; 2] = core::array::from_fn(|i| hits.iter().zip(self.last_hits).nth(i).map_or(0, new));
         let cost = new.iter().zip(self.costs_ns).map(|(new, each)| *new as f64 * each).sum();
@@ -123,9 +129,13 @@ mod tests {
     }
 
     #[test]
-    fn no_time_no_charge_and_nothing_is_forgotten() {
+    fn a_moment_is_judged_with_what_follows_and_nothing_is_forgotten() {
         let mut governor = Governor::start(1.0, [1000.0, 1000.0], 0, [0, 0]);
         assert!(!governor.charge(0, [1_000_000, 0]));
         assert!(governor.charge(1000, [1_000_000, 0]));
+        // 60 hits within 2 ms are 3 %, but no more than that follow.
+        assert!(!governor.charge(1002, [1_000_060, 0]));
+        assert!(!governor.charge(1200, [1_000_060, 0]));
+        assert!((governor.spent().percent - 0.03).abs() < 1e-9);
     }
 }

@@ -25,19 +25,25 @@ struct pair {
 static struct pair pairs[PAIRS];
 static long waited, sleeps;
 static int running, storming;
+static bool released;
 
 struct steady {
 	pthread_mutex_t lock;
 	int held_ms;
 	long sleeps;
+	/* How many locks of the storm had been waited for when this one was last waited for. */
+	long at;
 };
 
 static struct steady steadies[] = {
-	{ PTHREAD_MUTEX_INITIALIZER, 3, 0 },
-	{ PTHREAD_MUTEX_INITIALIZER, 1, 0 },
+	{ PTHREAD_MUTEX_INITIALIZER, 3, 0, 0 },
+	{ PTHREAD_MUTEX_INITIALIZER, 1, 0, 0 },
 };
 
 enum { STEADIES = sizeof steadies / sizeof steadies[0] };
+/* The storm does not run away from them, as it would when one of their threads is kept from its processor: so many locks
+ * at most are new between two waits for one that stays. */
+enum { AHEAD = 128 };
 
 /* How often this thread has given up its processor to wait for something. */
 static long own_sleeps(void)
@@ -108,6 +114,14 @@ static void until(const bool *flag)
 		rest();
 }
 
+static void keep_pace(void)
+{
+	for (int i = 0; i < STEADIES; i++)
+		while (__atomic_load_n(&waited, __ATOMIC_RELAXED)
+				- __atomic_load_n(&steadies[i].at, __ATOMIC_RELAXED) > AHEAD)
+			rest();
+}
+
 /* Walks along all locks that nobody has slept for, until there is none. */
 static void *lead(void *argument)
 {
@@ -122,6 +136,7 @@ static void *lead(void *argument)
 		for (; i < pair->count; i = after) {
 			after = next(pair, i + 1);
 			rest();
+			keep_pace();
 			if (after < pair->count)
 				take(&pair->locks[after]);
 			release(&pair->locks[i]);
@@ -133,15 +148,22 @@ static void *lead(void *argument)
 	return NULL;
 }
 
-/* Shares a lock with another thread for as long as the storm lasts. */
+static bool is_over(void)
+{
+	return !__atomic_load_n(&storming, __ATOMIC_RELAXED) && __atomic_load_n(&released, __ATOMIC_RELAXED);
+}
+
+/* Shares a lock with another thread for as long as the storm lasts, and until it is let go. */
 static void *share(void *argument)
 {
 	struct steady *steady = argument;
 
-	while (__atomic_load_n(&storming, __ATOMIC_RELAXED)) {
+	while (!is_over()) {
 		long slept = take(&steady->lock);
 
 		__atomic_add_fetch(&steady->sleeps, slept, __ATOMIC_RELAXED);
+		if (slept)
+			__atomic_store_n(&steady->at, __atomic_load_n(&waited, __ATOMIC_RELAXED), __ATOMIC_RELAXED);
 		usleep(steady->held_ms * 1000);
 		release(&steady->lock);
 		rest();
@@ -168,6 +190,11 @@ void start_storm(int locks)
 			start_thread(share, &steadies[i]);
 	for (int i = 0; i < PAIRS; i++)
 		start_thread(lead, &pairs[i]);
+}
+
+void end_storm(void)
+{
+	__atomic_store_n(&released, true, __ATOMIC_RELAXED);
 }
 
 long storm_waited(void)

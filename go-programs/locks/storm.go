@@ -31,6 +31,10 @@ func storm(word string) *expected {
 			Steady []steady `json:"steady"`
 		}{int(C.storm_waited()), int(C.storm_sleeps()), steadies}
 	})
+	state.answer("release", func() any {
+		C.end_storm()
+		return true
+	})
 	state.answer("ended", func() any { return C.storm_threads() == 0 })
 	C.start_storm(C.int(locks))
 	return state

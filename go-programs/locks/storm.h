@@ -7,6 +7,8 @@
 
 /* Makes so many locks and lets the threads go. */
 void start_storm(int locks);
+/* Lets those that stay go once the storm is over. */
+void end_storm(void);
 /* Locks that somebody has slept for so far. */
 long storm_waited(void);
 /* How often threads have slept for locks so far, of the storm and of the others. */

@@ -8,7 +8,7 @@ import (
 )
 
 // patience is the time after which a goroutine that has not answered will not.
-const patience = 20 * time.Second
+const patience = 2 * time.Minute
 
 // roll knows all goroutines of the program by name, and nothing of what they wait for: what leads to that is where
 // healthy programs have it too.

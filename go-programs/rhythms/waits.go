@@ -173,16 +173,19 @@ func pubSub(r *roll, me *member) {
 		}
 	}
 	subscribe, rarely := time.NewTicker(over/most), time.NewTicker(15*time.Second)
+	begin := time.Now()
 	for ; ; me.here() {
 		select {
 		case <-subscribe.C:
-			feed := make(chan struct{}, 1)
-			feeds = append(feeds, feed)
-			r.start("subscriber", func(m *member) {
-				for range feed {
-					m.here()
-				}
-			})
+			for len(feeds) < due(begin, most) {
+				feed := make(chan struct{}, 1)
+				feeds = append(feeds, feed)
+				r.start("subscriber", func(m *member) {
+					for range feed {
+						m.here()
+					}
+				})
+			}
 			if len(feeds) == most {
 				subscribe.Stop()
 			}

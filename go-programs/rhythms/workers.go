@@ -27,11 +27,14 @@ func ramp(r *roll, me *member) {
 	jobs := make(chan time.Duration)
 	start := time.NewTicker(over / workers)
 	now := time.NewTicker(15 * time.Second)
+	begin := time.Now()
 	for begun := 0; ; me.here() {
 		select {
 		case <-start.C:
-			r.start("ramp", func(m *member) { work(m, jobs) })
-			if begun++; begun == workers {
+			for ; begun < due(begin, workers); begun++ {
+				r.start("ramp", func(m *member) { work(m, jobs) })
+			}
+			if begun == workers {
 				start.Stop()
 			}
 		case <-now.C:
@@ -40,6 +43,15 @@ func ramp(r *roll, me *member) {
 			handOut(jobs, begun)
 		}
 	}
+}
+
+// due is how many of `most` there should be by now, so that they are there in time: a ticker leaves out what a busy
+// machine is late for.
+func due(begin time.Time, most int) int {
+	if since := time.Since(begin); since < over {
+		return int(float64(most) * since.Seconds() / over.Seconds())
+	}
+	return most
 }
 
 // pool begins a worker when there is work and none is idle, up to its size. Demand rises to that, and then there is

@@ -262,28 +262,35 @@ mod tests {
         command
     }
 
+    /// Another checkout may be tested at the same time.
+    fn own_dir() -> PathBuf {
+        let dir = std::env::temp_dir().join(format!("glg-child-{}", std::process::id()));
+        std::fs::create_dir_all(&dir).unwrap();
+        dir
+    }
+
     fn soon() -> Instant {
-        Instant::now() + Duration::from_secs(10)
+        Instant::now() + Duration::from_secs(60)
     }
 
     #[test]
     fn lines_of_both_outputs_then_the_end() {
         let events = Events::new().unwrap();
-        let dir = std::env::temp_dir();
+        let dir = own_dir();
         let script = "echo one; read line; echo \"$line\" >&2";
         let mut child =
             Child::start("child-lines", Source::Leaky, &shell(script), &dir, Some(&events)).unwrap();
         child.say("two").unwrap();
         let seen: Vec<What> = (0..3).map(|_| events.next(soon()).unwrap().unwrap().what).collect();
         assert_eq!(seen, [What::Line("one".into()), What::Line("two".into()), What::Ended]);
-        assert!(child.wait(Duration::from_secs(10)).unwrap().success());
+        assert!(child.wait(Duration::from_secs(60)).unwrap().success());
         assert!(child.log_tail().contains("    one\n    two\n"));
     }
 
     #[test]
     fn dropping_kills_the_child_and_its_children() {
         let events = Events::new().unwrap();
-        let dir = std::env::temp_dir();
+        let dir = own_dir();
         let script = "sleep 1000 & echo $!; wait";
         let child = Child::start("child-drop", Source::Leaky, &shell(script), &dir, Some(&events)).unwrap();
         let What::Line(grandchild) = events.next(soon()).unwrap().unwrap().what else { panic!("no line") };

@@ -21,7 +21,7 @@ const DEVICE: &str = "demo";
 /// The release that the watched programs are built with.
 pub(crate) const GO: &str = "1.24";
 /// How long starting and stopping may take.
-const PATIENCE: Duration = Duration::from_secs(20);
+const PATIENCE: Duration = Duration::from_secs(60);
 
 /// Runs the demo and watches for at least `seconds` after the begin of the leak.
 pub(crate) fn run(seconds: u64) -> Result<()> {

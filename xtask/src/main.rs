@@ -95,7 +95,11 @@ enum Task {
         arch: Option<go::Arch>,
     },
     /// Check everything: formatting, lints, unit and real-process tests, the arm64 run in QEMU
-    Test,
+    Test {
+        /// Run the agent's real-process tests alone; all, one file of agent/tests, or FILE::TEST
+        #[arg(long, value_name = "NAME", num_args = 0..=1, require_equals = true)]
+        live: Option<Option<String>>,
+    },
 }
 
 /// What can be measured by itself.
@@ -143,6 +147,7 @@ fn run(task: Task) -> Result<()> {
         Task::Bench { what: Some(Bench::Silence), minutes, .. } => bench::silence::run(minutes),
         Task::Bench { what: None, quick, .. } => bench::run(quick),
         Task::Capture { arch } => capture::run(arch),
-        Task::Test => test::run(),
+        Task::Test { live: Some(only) } => test::live(only.as_deref()),
+        Task::Test { live: None } => test::run(),
     }
 }

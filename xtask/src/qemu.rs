@@ -30,7 +30,7 @@ const DEVICE: &str = "qemu-virt";
 const UP_WITHIN: Duration = Duration::from_secs(90);
 /// How long the healthy program is watched from the begin of leak and deadlock on, at least.
 const WATCH_FOR: Duration = Duration::from_secs(30);
-const PATIENCE: Duration = Duration::from_secs(30);
+const PATIENCE: Duration = Duration::from_secs(90);
 const MEMORY_MIB: u32 = 1024;
 /// Of the guest's flash.
 const DISK_BYTES: u64 = 32 << 20;

@@ -119,7 +119,7 @@ impl Scenario {
         println!("==> all programs run well for {} s", SETTLE.as_secs());
         self.watch_for(events, SETTLE, shown)?;
         begin()?;
-        self.until(events, "leak and deadlock begin", Duration::from_secs(10), shown, |s| {
+        self.until(events, "leak and deadlock begin", Duration::from_secs(60), shown, |s| {
             s.leak.began.is_some() && s.deadlock.began.is_some()
         })?;
         println!("==> {} leaks now; expected: {}", leak::PROGRAM, self.leak.expected);

@@ -60,6 +60,21 @@ const fn other(name: &'static str, run: fn() -> Result<Count>) -> Step {
     Step { name, run, needed: false }
 }
 
+/// `cargo xtask test --live`: the tests on real processes alone, with all that they need.
+pub(crate) fn live(only: Option<&str>) -> Result<()> {
+    let start = Instant::now();
+    preflight()?;
+    setup::ensure(setup::ALL)?;
+    build::bpf()?;
+    go_programs()?;
+    let count = on_real_processes(only)?;
+    summary(
+        &[Outcome { name: "real-process tests", seconds: start.elapsed().as_secs_f64(), count }],
+        &[],
+        start,
+    )
+}
+
 /// What became of a step.
 struct Outcome {
     name: &'static str,
@@ -84,11 +99,11 @@ pub(crate) fn run() -> Result<()> {
             break;
         }
     }
-    summary(&outcomes, start)
+    summary(&outcomes, STEPS.get(outcomes.len()..).unwrap_or_default(), start)
 }
 
 /// The table of steps, and the closing line that cargo test prints.
-fn summary(outcomes: &[Outcome], start: Instant) -> Result<()> {
+fn summary(outcomes: &[Outcome], not_reached: &[Step], start: Instant) -> Result<()> {
     println!();
     for outcome in outcomes {
         let Count { passed, failed } = outcome.count;
@@ -98,7 +113,7 @@ fn summary(outcomes: &[Outcome], start: Instant) -> Result<()> {
             outcome.name, outcome.seconds
         );
     }
-    for step in STEPS.iter().skip(outcomes.len()) {
+    for step in not_reached {
         println!("{:<24} not reached", step.name);
     }
     for line in FAILED.lock().iter().flat_map(|failed| failed.iter()) {
@@ -203,11 +218,17 @@ fn fuzz() -> Result<Count> {
     Ok(ONE)
 }
 
-/// The agent on real Go processes with real eBPF. One at a time: the kernel's probes are shared.
+/// The agent on real Go processes with real eBPF.
 fn live_tests() -> Result<Count> {
+    on_real_processes(None)
+}
+
+/// All of them, one file, or `FILE::TEST`. One at a time: the kernel's probes are shared.
+fn on_real_processes(only: Option<&str>) -> Result<Count> {
+    let (file, test) = only.map_or(("*", None), qemu::agent_tests::named);
     let mut live = cargo("test");
-    live.args(["--locked", "--package", "goleakguard", "--test", "*", "--no-fail-fast"]);
-    live.args(["--", "--test-threads", "1"]);
+    live.args(["--locked", "--package", "goleakguard", "--test", file, "--no-fail-fast"]);
+    live.args(["--", "--test-threads", "1"]).args(test);
     cargo_test(&mut live)
 }
 

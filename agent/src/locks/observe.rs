@@ -85,6 +85,8 @@ pub(super) fn observe(
 ) -> anyhow::Result<Observed> {
     let mut probes = Probes::load_observing(&LIMITS, u32::try_from(limits.threads).unwrap_or(u32::MAX))?;
     probes.observe(pid, runtime.go_code(), LONG_NS)?;
+    // It takes its time; what is said beside it must not end up in what is read by others.
+    eprintln!("goleakguard: observing process {pid} for {} s", wanted.time.as_secs_f64());
     let native = Native::new(pid, runtime.layout.arch);
     let mut watching = Watching::begin(probes, native, wanted)?;
     while !watching.is_over(wanted) {

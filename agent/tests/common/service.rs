@@ -6,7 +6,7 @@ use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
@@ -20,9 +20,16 @@ use rumqttc::{Client, ConnectionError, Event, MqttOptions, Packet, QoS};
 
 use super::{Folder, PATIENCE, agent, eventually};
 
-/// A port that was free a moment ago.
+/// A port of this process's own: below those that the system hands out by itself, and no port twice.
 pub(crate) fn free_port() -> u16 {
-    TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap().local_addr().unwrap().port()
+    static NEXT: AtomicU32 = AtomicU32::new(0);
+    loop {
+        let nth = std::process::id().wrapping_mul(131).wrapping_add(NEXT.fetch_add(1, Ordering::Relaxed));
+        let port = u16::try_from(10_000 + nth % 20_000).unwrap();
+        if TcpListener::bind((Ipv4Addr::LOCALHOST, port)).is_ok() {
+            return port;
+        }
+    }
 }
 
 fn answers(port: u16) -> bool {
@@ -115,7 +122,7 @@ impl Agent {
     pub(crate) fn stop(&mut self) {
         let (status, took) = self.end(Signal::SIGTERM);
         assert!(status.success(), "{status} (signal {:?}):\n{}", status.signal(), self.said());
-        assert!(took < Duration::from_secs(5), "the end took {took:?}:\n{}", self.said());
+        assert!(took < Duration::from_secs(60), "the end took {took:?}:\n{}", self.said());
     }
 }
 

@@ -70,10 +70,14 @@ fn a_storm_of_locks_takes_no_more_room() {
     let mut watching = Watching::with(program.pid(), go_code(program.pid()), LONG);
     let room = map_bytes();
     program.ask("go");
+    program.ask("release");
     let (mut most, mut present, mut ended) = (0, 0, false);
     while !ended {
         std::thread::sleep(EVERY);
         ended = has_ended(&mut program);
+        if ended {
+            watching.probes.stop_observing();
+        }
         present = 0;
         watching.probes.locks_waited_for(|_, _| present += 1).unwrap();
         most = most.max(present);
@@ -150,12 +154,19 @@ fn the_service_stands_a_storm() {
     let before = own_kib(pid);
     program.ask("go");
     let mut most = before;
+    // What is waited for all the time goes on until it is told, however long the service takes to come to it.
+    let contention = eventually("an alert", || {
+        most = most.max(own_kib(pid));
+        watcher.rest().into_iter().find_map(|message| match message.envelope.body {
+            Body::Contention(contention) => Some(contention),
+            _ => None,
+        })
+    });
+    program.ask("release");
     while !has_ended(&mut program) {
         most = most.max(own_kib(pid));
         std::thread::sleep(EVERY);
     }
-    let message = watcher.next("contention", |message| matches!(message.envelope.body, Body::Contention(_)));
-    let Body::Contention(contention) = message.envelope.body else { unreachable!() };
     let after = own_kib(pid);
     println!("{before} KiB before, {most} KiB at most, {after} KiB after: {contention:?}");
     let told = storm(&mut program);

@@ -44,6 +44,9 @@ pub(crate) struct Driven {
 impl Driven {
     pub(crate) fn start(config: &Config, commands: bool) -> Driven {
         collect_log();
+        // The port may have been another test's.
+        let place = place(config.mqtt.port);
+        LINES.lock().unwrap().retain(|line| !line.contains(&place));
         let link = Link::new(config, b"the last will".to_vec(), commands).unwrap_or_else(|e| panic!("{e}"));
         let airtime = link.airtime();
         let (to_link, messages) = mpsc::channel(1);
@@ -134,8 +137,13 @@ pub(crate) fn logged(port: u16, what: &str) -> String {
     }
 }
 
+/// How lines name the broker at this port.
+fn place(port: u16) -> String {
+    format!(":{port}")
+}
+
 /// Everything logged about the broker at this port.
 pub(crate) fn all_logged(port: u16) -> Vec<String> {
-    let place = format!(":{port}");
+    let place = place(port);
     LINES.lock().unwrap().iter().filter(|line| line.contains(&place)).cloned().collect()
 }

@@ -29,6 +29,8 @@ pub(crate) struct Heard {
     pub(crate) command: Command,
     /// How many came before.
     pub(crate) nth: usize,
+    /// How many other commands came before: a late answer makes one come again.
+    pub(crate) nth_command: usize,
 }
 
 /// How the device speaks.
@@ -166,7 +168,7 @@ impl Workshop {
         std::thread::spawn(move || {
             let pair = Ed25519KeyPair::from_seed_unchecked(&[3; 32]).unwrap();
             let mut mouth = Mouth { client, pair, at };
-            let mut nth = 0;
+            let (mut nth, mut counters) = (0, Vec::new());
             while let Ok(Ok(event)) = connection.recv() {
                 match event {
                     Event::Incoming(Packet::SubAck(_)) => ready.send(()).unwrap(),
@@ -177,7 +179,10 @@ impl Workshop {
                         let command = received.command().unwrap();
                         assert_eq!(command.device, NAME);
                         let id = CommandId { key: received.key, counter: command.counter };
-                        script(&mut mouth, &Heard { id, command, nth });
+                        if !counters.contains(&command.counter) {
+                            counters.push(command.counter);
+                        }
+                        script(&mut mouth, &Heard { id, command, nth, nth_command: counters.len() - 1 });
                         nth += 1;
                         let _ = heard_by_device.send(frame);
                     }
@@ -185,7 +190,7 @@ impl Workshop {
                 }
             }
         });
-        is_ready.recv_timeout(Duration::from_secs(20)).unwrap();
+        is_ready.recv_timeout(Duration::from_secs(60)).unwrap();
         frames
     }
 }

@@ -1,5 +1,6 @@
 //! Documents on their way, and what becomes of them.
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::path::PathBuf;
 use std::process::Command;
@@ -79,7 +80,9 @@ fn a_dump_with_losses_duplicates_and_in_disorder() {
         shop.glg(&["dump", NAME, "ota-gateway", "--limit", "7", "--out", path(&out)]);
     assert_eq!((success, printed.as_str()), (true, ""), "{err}");
     assert_eq!(fs::read_to_string(&out).unwrap(), PLAIN);
-    assert_eq!(frames.try_iter().count().max(2), 2);
+    // One may have been said again.
+    let frames: BTreeSet<Vec<u8>> = frames.try_iter().collect();
+    assert_eq!(frames.len().max(2), 2);
     assert!(err.contains("van-7 has made it: grouped dump of process 1412, "), "{err}");
     assert!(err.contains(", 100 %, ") && err.contains(", verified\n"), "{err}");
     assert!(!shop.file("dump.txt.parts").exists(), "of no use any more");
@@ -174,7 +177,8 @@ fn an_interrupted_transfer_goes_on() {
         !success && err.contains("dump.txt.parts is there, from a transfer that was interrupted"),
         "{err}"
     );
-    let (success, _, err) = shop.glg(&[&arguments[..], &["--resume", "--json"]].concat());
+    let patient = ["dump", NAME, "ota-gateway", "--out", path(&out), "--timeout", "20s"];
+    let (success, _, err) = shop.glg(&[&patient[..], &["--resume", "--json"]].concat());
     assert!(success, "{err}");
     assert_eq!(fs::read_to_string(&out).unwrap(), PLAIN);
     let (success, _, err) = shop.glg(&[&arguments[..], &["--resume"]].concat());

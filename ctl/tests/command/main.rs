@@ -8,7 +8,6 @@ mod device;
 mod documents;
 
 use std::io::{BufRead, BufReader};
-use std::net::{Ipv4Addr, TcpListener};
 use std::process::{Command, Stdio};
 
 use common::run;
@@ -64,7 +63,7 @@ fn settings_travel_as_they_are_said() {
     ];
     let settings = wanted.clone().map(|(_, setting)| setting);
     let _frames = shop.device(move |mouth, heard| {
-        assert_eq!(heard.command.action, Action::Set(settings[heard.nth].clone()));
+        assert_eq!(heard.command.action, Action::Set(settings[heard.nth_command].clone()));
         mouth.answer(heard.id, Outcome::Set);
     });
     for (words, _) in wanted {
@@ -102,7 +101,7 @@ fn a_changed_key_is_told_loudly() {
     let shop = Workshop::new("changed");
     let _frames = shop.device(|mouth, heard| {
         // The second time somebody answers who has a key of its own.
-        if heard.nth == 1 {
+        if heard.nth_command == 1 {
             mouth.become_another();
         }
         mouth.answer(heard.id, pong());
@@ -142,10 +141,12 @@ fn refusals_and_failures_say_what_to_do() {
     let outcomes = told.clone().map(|(outcome, _)| outcome);
     let _frames = shop.device(move |mouth, heard| {
         // Who signed nothing that can be read gets no counter back.
-        let unsigned =
-            matches!(outcomes[heard.nth / 2], Outcome::Refused(Refusal::UnknownKey | Refusal::Forged));
+        let unsigned = matches!(
+            outcomes[heard.nth_command / 2],
+            Outcome::Refused(Refusal::UnknownKey | Refusal::Forged)
+        );
         let counter = if unsigned { 0 } else { heard.id.counter };
-        mouth.answer(CommandId { counter, ..heard.id }, outcomes[heard.nth / 2].clone());
+        mouth.answer(CommandId { counter, ..heard.id }, outcomes[heard.nth_command / 2].clone());
     });
     for (outcome, words) in told {
         let (success, out, err) = shop.glg(&["set", NAME, "board"]);
@@ -200,7 +201,7 @@ fn a_broker_that_is_not_there() {
 #[test]
 fn a_broker_that_comes_late_is_found() {
     let mut shop = Workshop::new("late");
-    let port = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap().local_addr().unwrap().port();
+    let port = common::free_port();
     let (key, devices) = (shop.file("k.key"), shop.file("devices"));
     let mut glg = Command::new(env!("CARGO_BIN_EXE_glg"))
         .args(["ping", NAME, "--port", &port.to_string(), "--key", path(&key), "--devices", path(&devices)])

@@ -155,7 +155,7 @@ pub(crate) fn run_some(kernel: &Kernel, tests: &Tests<'_>) -> Result<(Count, Pat
 }
 
 /// A file of `agent/tests`, and perhaps one test of it: `FILE::TEST`.
-fn named(only: &str) -> (&str, Option<&str>) {
+pub(crate) fn named(only: &str) -> (&str, Option<&str>) {
     only.split_once("::").map_or((only, None), |(program, test)| (program, Some(test)))
 }
 
