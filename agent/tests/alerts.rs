@@ -211,9 +211,8 @@ fn threads_that_do_not_come_back_are_told() {
     let stage = Stage::new();
     let mut program = stage.program(&["pins", &PINNED.to_string()]);
     // That its goroutines become more is not what is to be told here.
-    let more = format!(
-        "{LOCKS_SOON}[locks.threads]\nwindow_s = 8\nmin_rise = 16\n[growth.fast]\nmin_rise = 100000\n"
-    );
+    let more =
+        format!("min_ratio_percent = 100000\n{LOCKS_SOON}[locks.threads]\nwindow_s = 8\nmin_rise = 16\n");
     let mut agent = stage.agent(&more, &[&program]);
     let deadline = Instant::now() + PATIENCE;
     let (told, in_c) = loop {

@@ -144,7 +144,8 @@ fn start_as(pid: u32, start: impl Fn() -> Program) -> Program {
             return program;
         }
         // Another process was quicker to take it.
-        assert!(Instant::now() < deadline, "process id {pid} was never given out again");
+        let holder = fs::read_to_string(format!("/proc/{pid}/comm")).unwrap_or_default();
+        assert!(Instant::now() < deadline, "process id {pid} was never given out again; it is {holder:?}");
     }
 }
 

@@ -132,13 +132,14 @@ fn rung(folder: &Folder, program: &Program) -> (Value, String) {
 #[test]
 fn the_rungs_are_those_of_the_running_service() {
     let bystander = Program::start(&program(GO, "kinds"), &[]);
-    for (attribute, higher) in
-        [("enabled = false", "census"), ("seconds = 2\nbudget_percent = 100.0", "attribute")]
-    {
+    // Each rung lasts long enough to be met on a busy machine.
+    let (census, attribute) = ("enabled = false", "seconds = 20\nbudget_percent = 100.0");
+    for (attribute, higher, confirm_s) in [(census, "census", 20), (attribute, "attribute", 2)] {
         let folder = Folder::new();
         let mut program =
             Program::start(&folder.copy_of(GO, "leaky"), &["-stdin", "-rate", "60", "-requests", "400"]);
-        let mut agent = Agent::start(&folder, "ladder", free_port(), &format!("[attribute]\n{attribute}\n"));
+        let more = format!("[attribute]\n{attribute}\n");
+        let mut agent = Agent::start_confirming(&folder, "ladder", free_port(), confirm_s, &more);
         assert_eq!(rung(&folder, &program).0, "watch");
         assert!(rung(&folder, &bystander).0.is_null());
         program.say("leak");

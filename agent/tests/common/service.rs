@@ -47,6 +47,17 @@ pub(crate) struct Agent {
 impl Agent {
     /// Starts it to watch what lies in `folder`, with verdicts within seconds, and `more` in its config.
     pub(crate) fn start(folder: &Folder, device: &str, port: u16, more: &str) -> Agent {
+        Agent::start_confirming(folder, device, port, 2, more)
+    }
+
+    /// One that confirms growth for so many seconds.
+    pub(crate) fn start_confirming(
+        folder: &Folder,
+        device: &str,
+        port: u16,
+        confirm_s: u32,
+        more: &str,
+    ) -> Agent {
         let config = folder.path().join("board.toml");
         let programs = folder.path().display();
         let spool = format!("[spool]\ndir = \"{programs}/spool\"\n");
@@ -58,7 +69,7 @@ impl Agent {
              [[watch.match]]\npath = \"{programs}/*\"\naction = \"watch\"\n\
              [[watch.match]]\naction = \"ignore\"\n\
              [service]\nstate = \"{programs}/run/state\"\n\
-             {spool}[growth]\nconfirm_s = 2\n\
+             {spool}[growth]\nconfirm_s = {confirm_s}\n\
              [growth.fast]\nwindow_s = 8\nmin_rise = 50\n{more}"
         );
         std::fs::write(&config, text).unwrap();
