@@ -4,21 +4,23 @@
 //! it has not run in between are they believed. This is done for a batch at a time; what ran, and what has
 //! a deep stack, is read once more on its own.
 //!
-//! A goroutine that came back from one system call and went into another may leave no trace in its `g`: since Go
-//! 1.26 `trackingSeq` is not bumped there (`reentersyscall` of runtime/proc.go changes the status by itself). So
-//! stacks of goroutines in system calls are read twice and have to be the same.
+//! How that is known of a goroutine in a system call: `record`.
+
+mod record;
 
 use alloc::vec::Vec;
 
-use glg_proto::wire::Wait;
-
 use crate::gather::{GAP, Gather, each_alone};
-use crate::goroutines::{Allgs, has_origin, wait};
-use crate::layout::{Arch, Layout, Status};
-use crate::memory::{Addr, Error, Image, Memory, Run, le};
+use crate::goroutines::Allgs;
+use crate::layout::Status;
+use crate::memory::{Addr, Error, Image, Memory, Run};
 use crate::runtime::Runtime;
-use crate::stack::{Copied, End, Physical, Start, Unwound, unwind};
+use crate::stack::{Copied, End, Physical, Unwound, unwind};
 use crate::symbols::{Meaning, Symbols};
+
+pub use record::Traced;
+use record::{decode, raw_status, record_bytes};
+pub(crate) use record::{read_again, read_one, read_still};
 
 /// Goroutines read in one go, and places of `allgs`.
 const BATCH: usize = 128;
@@ -31,8 +33,6 @@ const HEAD: usize = 8 << 10;
 const HEADS: usize = 320 << 10;
 /// By how much more is fetched each time that this was not enough.
 const GROW: usize = 8;
-/// Bytes compared in one go.
-const COMPARED: usize = 4 << 10;
 /// Bytes of a `g` at most.
 const G_MAX: usize = 512;
 /// Times that a goroutine is looked at anew because it ran meanwhile.
@@ -63,33 +63,6 @@ pub struct Target<'a> {
     pub image: &'a mut dyn Image,
     /// What its code is.
     pub symbols: &'a mut Symbols,
-}
-
-/// A goroutine as its `g` said.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Traced {
-    /// Goroutine id.
-    pub goid: u64,
-    /// What it does.
-    pub status: Status,
-    /// Go's number for what it waits for: see [`Layout::wait_texts`].
-    pub reason: u8,
-    /// The same in our words.
-    pub wait: Wait,
-    /// When it was first seen blocked by the garbage collector, on the runtime's clock; 0 before.
-    pub since: u64,
-    /// Whether it is locked to a thread.
-    pub locked: bool,
-    /// Which goroutine created it; 0 before Go 1.21.
-    pub parent: u64,
-    /// Return address of the `go` statement; 0 for a thread of C that called into Go.
-    pub gopc: Addr,
-    /// Entry of the function it runs; 0 as before.
-    pub startpc: Addr,
-    /// Where it stands; `None` while it runs.
-    start: Option<Start>,
-    stack: [u64; 2],
-    ran: u8,
 }
 
 /// A goroutine's stack.
@@ -278,18 +251,18 @@ impl Tracer {
         let layout = target.runtime.layout;
         let (mut tries, mut bytes) = (0, HEAD * GROW);
         loop {
-            let Some(now) = read_one(target.memory, layout, g)? else { return Ok(None) };
+            let Some(before) = read_still(target.memory, layout, g)? else { return Ok(None) };
+            let now = before.0;
             let whole = bytes >= self.limits.stack_bytes;
             let Some(run) = now.head(bytes.min(self.limits.stack_bytes)) else {
                 return Ok(Some((now, None, g)));
             };
             self.deep.resize(run.len, 0);
             each_alone(target.memory, &[run], &mut self.deep)?;
-            let same = !now.in_syscall() || is_still(target.memory, run.at, &self.deep)?;
-            match read_one(target.memory, layout, g)? {
+            match read_again(target.memory, layout, g, &before)? {
                 None => return Ok(None),
-                Some(after) if after == now && same => {}
-                Some(after) if tries >= TRIES => return Ok(Some((after, None, g))),
+                Some((_, true)) => {}
+                Some((after, false)) if tries >= TRIES => return Ok(Some((after, None, g))),
                 Some(_) => {
                     tries += 1;
                     continue;
@@ -349,93 +322,5 @@ pub(crate) fn follow(
         // It reaches beyond its own stack.
         End::More => Answer::Stack(End::Broken),
         end => Answer::Stack(end),
-    }
-}
-
-pub(crate) fn read_one(memory: &mut dyn Memory, layout: &Layout, g: Addr) -> Result<Option<Traced>, Error> {
-    let mut bytes = [0u8; G_MAX];
-    let record = bytes.get_mut(..record_bytes(layout)).unwrap_or_default();
-    each_alone(memory, &[Run { at: g, len: record.len() }], record)?;
-    Ok(decode(layout, record))
-}
-
-/// Whether these bytes stand there again.
-fn is_still(memory: &mut dyn Memory, at: Addr, bytes: &[u8]) -> Result<bool, Error> {
-    let mut again = [0u8; COMPARED];
-    let mut at = at;
-    for piece in bytes.chunks(COMPARED) {
-        let again = again.get_mut(..piece.len()).unwrap_or_default();
-        each_alone(memory, &[Run { at, len: piece.len() }], again)?;
-        if again != piece {
-            return Ok(false);
-        }
-        at = Addr(at.0.saturating_add(piece.len() as u64));
-    }
-    Ok(true)
-}
-
-/// Bytes of a `g` up to the last member that is looked at.
-fn record_bytes(layout: &Layout) -> usize {
-    let g = &layout.g;
-    let last = [g.sched_bp, g.syscallpc, g.lockedm, g.gopc, g.startpc, g.parent_goid.unwrap_or(0)];
-    (usize::from(last.into_iter().max().unwrap_or(0)) + 8).min(G_MAX)
-}
-
-fn raw_status(layout: &Layout, record: &[u8]) -> Option<Status> {
-    le::u32(record, layout.g.atomicstatus.into()).ok().and_then(Status::from_raw)
-}
-
-/// `None` for what is no live goroutine, or contradicts itself.
-fn decode(layout: &Layout, record: &[u8]) -> Option<Traced> {
-    let l = &layout.g;
-    let word = |offset: u16| le::u64(record, offset.into()).ok();
-    let status = raw_status(layout, record).filter(|status| !status.is_dead())?;
-    let (goid, gopc) = (word(l.goid)?, word(l.gopc)?);
-    let startpc = word(l.startpc)?;
-    if goid == 0 || !has_origin(gopc, startpc) {
-        return None;
-    }
-    let stack = [word(l.stack_lo)?, word(l.stack_hi)?];
-    let (pc, sp) = (word(l.syscallpc)?, word(l.syscallsp)?);
-    // `unwinder.initAt`, `tracebackothers`. One on its way into a system call or out of it still runs.
-    let start = match status {
-        Status::Running | Status::CopyStack => None,
-        _ if sp != 0 => Some(Start { pc: Addr(pc), sp: Addr(sp), lr: 0, syscall: true }),
-        Status::Syscall => None,
-        _ => {
-            let (pc, sp) = (Addr(word(l.sched_pc)?), Addr(word(l.sched_sp)?));
-            // gobuf.lr stands before gobuf.bp; amd64 has none.
-            let lr = if layout.arch == Arch::Arm64 { word(l.sched_bp.checked_sub(8)?)? } else { 0 };
-            Some(Start { pc, sp, lr, syscall: false })
-        }
-    };
-    let reason = le::u8(record, l.waitreason.into()).ok()?;
-    let start = start.filter(|start| (stack[0]..stack[1]).contains(&start.sp.0));
-    Some(Traced {
-        goid,
-        status,
-        reason,
-        wait: wait(layout, status, reason),
-        since: word(l.waitsince)?,
-        locked: word(l.lockedm)? != 0,
-        parent: l.parent_goid.and_then(word).unwrap_or(0),
-        gopc: Addr(gopc),
-        startpc: Addr(startpc),
-        start,
-        stack,
-        ran: le::u8(record, l.tracking_seq.into()).ok()?,
-    })
-}
-
-impl Traced {
-    fn in_syscall(&self) -> bool {
-        self.start.is_some_and(|start| start.syscall)
-    }
-
-    /// The lowest `bytes` of its stack that are in use.
-    pub(crate) fn head(&self, bytes: usize) -> Option<Run> {
-        let at = self.start?.sp;
-        let left = usize::try_from(self.stack[1].checked_sub(at.0)?).unwrap_or(usize::MAX);
-        Some(Run { at, len: bytes.min(left) })
     }
 }

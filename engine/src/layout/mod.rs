@@ -130,6 +130,8 @@ pub struct M {
     pub p: u16,
     /// Whether it is in a cgo call, 1 byte.
     pub incgo: u16,
+    /// Number of the system call it is in or was in last, 4 bytes, as its p counts them.
+    pub syscalltick: u16,
     /// Next m in `runtime.allm`.
     pub alllink: u16,
     /// Goroutine locked to it.

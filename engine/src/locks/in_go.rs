@@ -11,7 +11,7 @@ use crate::runtime::Runtime;
 use crate::stack::Copied;
 use crate::step::Process;
 use crate::symbols::Symbols;
-use crate::traces::{Answer, Target, follow, read_one};
+use crate::traces::{Answer, Target, follow, read_again, read_still};
 
 /// Bytes of a stack that are looked at.
 const STACK_BYTES: usize = 16 << 10;
@@ -59,11 +59,13 @@ pub fn stack_in_go(runtime: &Runtime, process: &mut Process<'_>, g: Addr) -> Res
 fn frames(runtime: &Runtime, process: &mut Process<'_>, g: Addr) -> Result<Vec<GoFrame>, Error> {
     let mut symbols = Symbols::new(runtime, process.image, PLACES, TEXT_BYTES)?;
     let (mut stack, mut physical, mut found) = (Vec::new(), Vec::new(), Vec::new());
-    let Some(before) = read_one(process.memory, runtime.layout, g)? else { return Ok(found) };
+    let Some(seen) = read_still(process.memory, runtime.layout, g)? else { return Ok(found) };
+    let before = seen.0;
     let Some(run) = before.head(STACK_BYTES) else { return Ok(found) };
     stack.resize(run.len, 0);
     each_alone(process.memory, &[run], &mut stack)?;
-    if read_one(process.memory, runtime.layout, g)? != Some(before) {
+    let again = read_again(process.memory, runtime.layout, g, &seen)?;
+    if !again.is_some_and(|(_, still)| still) {
         return Ok(found);
     }
     let mut target = Target { runtime, memory: process.memory, image: process.image, symbols: &mut symbols };

@@ -97,6 +97,7 @@ const M: &[Member] = &[
     one("curg", &["curg"], 8),
     one("p", &["p"], 8),
     one("incgo", &["incgo"], 1),
+    one("syscalltick", &["syscalltick"], 4),
     one("alllink", &["alllink"], 8),
     one("lockedg", &["lockedg"], 8),
 ];
