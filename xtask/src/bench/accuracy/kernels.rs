@@ -108,6 +108,19 @@ pub(super) struct Observed {
     pub(super) named: Option<BTreeSet<u64>>,
 }
 
+impl Observed {
+    /// Those proven whom Go's profile does not name, if there is one, and whether that can be because of a lock. Small
+    /// locks share 16 bytes with other objects (runtime/malloc.go, mallocgcTiny), and a pointer to one of these keeps all
+    /// of them for Go, with who waits for the lock and whom that one could wake; from outside it is seen that it points
+    /// behind the lock.
+    pub(super) fn unnamed(&self) -> (usize, bool) {
+        let Some(named) = &self.named else { return (0, false) };
+        let unnamed = || self.told.values().filter(|leak| leak.is_proven() && !named.contains(&leak.goid));
+        let locks = unnamed().any(|leak| leak.wait.starts_with("sync.") || leak.wait == "semacquire");
+        (unnamed().count(), locks)
+    }
+}
+
 /// Copies the kernels, without the calls of the profile, and builds them.
 pub(super) fn compile(go: &Go, sources: &Path) -> Result<PathBuf> {
     let dir = paths::target().join("goker").join(go.version.to_string());
