@@ -21,6 +21,7 @@ pub mod probes;
 pub mod prove;
 pub mod ps;
 pub mod remote;
+mod run_clock;
 pub mod service;
 pub mod state;
 pub mod threads;

@@ -14,9 +14,8 @@ use nix::fcntl::{OFlag, open, openat};
 use nix::sys::stat::Mode;
 
 use crate::native::{Beneath, End, Frame, Native, Start};
+use crate::run_clock::{self, RunClocks};
 
-/// The lines of `sched` that come first.
-const SCHED_HEAD: usize = 384;
 /// Longest line of `syscall`: a number and eight words.
 const SYSCALL_LINE: usize = 256;
 
@@ -33,6 +32,7 @@ pub struct ProcThreads {
     same_namespace: bool,
     /// Numbers in the other namespace, by ours, in order; those that are gone go with the next listing.
     inner: Vec<Tid>,
+    clocks: RunClocks,
 }
 
 impl ProcThreads {
@@ -42,7 +42,7 @@ impl ProcThreads {
         let namespace = |who: &str| fs::read_link(format!("/proc/{who}/ns/pid")).ok();
         let theirs = namespace(&pid.to_string());
         let same_namespace = theirs.is_none() || theirs == namespace("self");
-        ProcThreads { pid, tasks: None, same_namespace, inner: Vec::new() }
+        ProcThreads { pid, tasks: None, same_namespace, inner: Vec::new(), clocks: RunClocks::default() }
     }
 
     /// The number that the process itself has for one of its threads.
@@ -156,16 +156,6 @@ fn refused(error: impl TryInto<Errno>) -> Error {
     }
 }
 
-/// When a thread was last seen running, on the scheduler's clock, in microseconds: `se.exec_start` of
-/// `/proc/PID/task/TID/sched` (kernel/sched/debug.c, `proc_sched_show_task`; with CONFIG_SCHED_DEBUG).
-fn exec_start_us(file: File) -> Option<u64> {
-    let mut text = [0; SCHED_HEAD];
-    let line = short(file, &mut text).ok()?.lines().find(|line| line.starts_with("se.exec_start"))?;
-    let (ms, us) = line.rsplit_once(':')?.1.trim().split_once('.')?;
-    let us: u64 = us.get(..3)?.parse().ok()?;
-    ms.parse::<u64>().ok()?.checked_mul(1000)?.checked_add(us)
-}
-
 /// Reads what there is of a short file, as text. The kernel hands over such a file whole; a line that has ended is not
 /// asked for again.
 fn short(mut file: File, buffer: &mut [u8]) -> Result<&str, Error> {
@@ -232,9 +222,13 @@ impl Threads for ProcThreads {
     }
 
     fn blocked_ms(&mut self, tid: Tid) -> Option<u64> {
-        let theirs = exec_start_us(self.open(tid, "sched").ok()?)?;
-        let now = exec_start_us(File::open("/proc/thread-self/sched").ok()?)?;
-        Some(now.saturating_sub(theirs) / 1000)
+        let switches = self.switches(tid).ok()?;
+        let processor = run_clock::processor(self.open(tid, "stat").ok()?)?;
+        let ran = run_clock::ran_us(self.open(tid, "sched").ok()?)?;
+        let now = self.clocks.now_us(processor)?;
+        // One that has run meanwhile may have done so elsewhere.
+        let same = self.switches(tid).ok()? == switches;
+        same.then(|| now.saturating_sub(ran) / 1000)
     }
 
     fn asked_by(&mut self, memory: &mut dyn Memory, runtime: &Runtime, waiter: &Waiter) -> CFunction {

@@ -60,7 +60,7 @@ pub trait Threads {
     /// As [`Threads::standing`].
     fn switches(&mut self, tid: Tid) -> Result<u64, Error>;
 
-    /// For how many milliseconds a thread has been blocked, if the kernel says so.
+    /// For how many milliseconds a thread has been blocked at least, if the kernel says so.
     fn blocked_ms(&mut self, tid: Tid) -> Option<u64>;
 
     /// The function of C that asked for what a thread waits for; empty when that cannot be told.
