@@ -160,8 +160,8 @@ fn observe(
                 let most = Duration::from_secs(limits.max_seconds.into());
                 let regions = regions::present(pid);
                 let expired = &mut || from.elapsed() > most;
-                let regions = regions.as_deref();
-                proof.pass(&mut Subject { runtime, memory: &mut *memory, places, regions, expired })?;
+                let (memory, image, regions) = (&mut *memory, &mut *image, regions.as_deref());
+                proof.pass(&mut Subject { runtime, memory, image, places, regions, expired })?;
             }
             _ => proof.glance(runtime, memory)?,
         }

@@ -141,7 +141,8 @@ fn observe(pid: u32, seed: u64) -> (Vec<Finding>, Option<Abstained>) {
             Look::Glance => proof.glance(runtime, memory).unwrap(),
             Look::Pass => {
                 let (memory, expired) = (&mut *memory, &mut || false);
-                proof.pass(&mut Subject { runtime, memory, places, regions: None, expired }).unwrap();
+                let image = &mut *process.image;
+                proof.pass(&mut Subject { runtime, memory, image, places, regions: None, expired }).unwrap();
             }
         }
     }

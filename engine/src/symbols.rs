@@ -1,7 +1,7 @@
 //! What the code at an address is and how a traceback prints it, remembered in a table of fixed size: the
 //! goroutines of a program stand at a few hundred different places, however many they are.
 
-mod kind;
+pub(crate) mod kind;
 
 use alloc::boxed::Box;
 use alloc::format;
@@ -15,7 +15,7 @@ use crate::memory::{Addr, Bias, Error, Image, Va};
 use crate::moduledata::Module;
 use crate::pclntab::{Frame, InlineTrees, Live, Pclntab, printed_name};
 use crate::runtime::{Owner, Runtime};
-use crate::stack::{Ends, Physical, Place};
+use crate::stack::{Physical, Place};
 use kind::Kind;
 
 /// Places looked at before an older entry is given up.
@@ -323,12 +323,7 @@ impl Symbols {
         } else {
             self.describe(image, &mut known, at, offset)
         };
-        let ends = match (code.top, code.switches_stack) {
-            (true, _) => Ends::Always,
-            // It is written so that it can be unwound at any time (`resolveInternal`).
-            (false, true) if !outer.cgocallback => Ends::UnlessSyscall,
-            _ => Ends::No,
-        };
+        let ends = outer.ends(&code);
         known.place = Some(Place {
             entry: code.entry.biased(self.bias),
             frame_bytes: code.frame_bytes,

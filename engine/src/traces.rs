@@ -19,8 +19,8 @@ use crate::stack::{Copied, End, Physical, Unwound, unwind};
 use crate::symbols::{Meaning, Symbols};
 
 pub use record::Traced;
+pub(crate) use record::{Tick, read_again, read_one, read_still};
 use record::{decode, raw_status, record_bytes};
-pub(crate) use record::{read_again, read_one, read_still};
 
 /// Goroutines read in one go, and places of `allgs`.
 const BATCH: usize = 128;

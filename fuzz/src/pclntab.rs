@@ -10,7 +10,7 @@ use std::collections::BTreeMap;
 
 use glg_engine::elf::Elf;
 use glg_engine::memory::{Error, Image, Va};
-use glg_engine::pclntab::{InlineTrees, NAME_MAX, Pclntab, WORDS_MAX, printed_name};
+use glg_engine::pclntab::{InlineTrees, NAME_MAX, OBJECTS_MAX, Pclntab, WORDS_MAX, printed_name};
 
 use crate::foreign::File;
 
@@ -75,6 +75,10 @@ pub fn check(data: &[u8]) {
         }
         frames(&table, &mut image, InlineTrees(trees), pc);
         let _ = table.arguments(&mut image, InlineTrees(trees), pc);
+        if let Ok(Some(maps)) = table.maps(&mut image, InlineTrees(trees), pc, u32::from(pc.0 % 2 == 0) * 64)
+        {
+            assert!(maps.objects.len() <= OBJECTS_MAX);
+        }
         if let Ok(live) = table.live(&mut image, InlineTrees(trees), pc) {
             for words in [&live.arguments, &live.locals] {
                 assert!(words.len <= WORDS_MAX && words.live().count() <= words.len);

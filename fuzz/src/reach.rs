@@ -148,6 +148,7 @@ fn run(data: &[u8]) -> Option<(usize, bool)> {
         let mut subject = Subject {
             runtime: &program.runtime,
             memory: &mut damaged,
+            image: &mut &[][..],
             places: &program.places,
             regions: program.regions.as_deref(),
             expired: &mut || {

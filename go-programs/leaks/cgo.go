@@ -3,6 +3,11 @@
 package main
 
 // #include <stdlib.h>
+// #include <unistd.h>
+//
+// extern void sleepInGo(void);
+// static void sleepInC(void) { for (;;) pause(); }
+// static void sleepBack(void) { sleepInGo(); }
 import "C"
 
 import "unsafe"
@@ -17,5 +22,15 @@ func init() {
 		// And the address of that is in C only.
 		place := (**uintptr)(C.malloc(64))
 		*place = memory
+	})
+	otherFrames = append(otherFrames, func() {
+		held("call of C", func(h *holder) {
+			C.sleepInC()
+			h.wake()
+		})
+		held("call of C that calls back", func(h *holder) {
+			C.sleepBack()
+			h.wake()
+		})
 	})
 }

@@ -4,7 +4,7 @@
 // It prints "READY <pid>" when all of them are at rest, and answers `expected` with their numbers: "leaked" can never
 // go on, "alive" can, and of "unclear" it cannot be known from outside. With the argument "movers" all are alive, and
 // what they wait for is moved about all the time, as often as a second argument says, "50us": `moves` says how often
-// that was done.
+// that was done. With the argument "frames" all are alive, too: what they wait for is held by frames of every kind.
 package main
 
 import (
@@ -34,12 +34,22 @@ var (
 )
 
 func main() {
-	if len(os.Args) > 1 && os.Args[1] == "movers" {
+	mode := ""
+	if len(os.Args) > 1 {
+		mode = os.Args[1]
+	}
+	switch mode {
+	case "movers":
 		if err := move(os.Args[2:]); err != nil {
 			fmt.Fprintln(os.Stderr, err)
 			os.Exit(2)
 		}
-	} else {
+	case "frames":
+		liveFrames()
+		for _, more := range otherFrames {
+			more()
+		}
+	default:
 		// What only a finaliser or a weak pointer reaches stays as it is, but for what is to be in their queues.
 		debug.SetGCPercent(-1)
 		// First of all: what is freed for the queues is used again, and stacks still refer to what was there before.
@@ -79,8 +89,9 @@ func scrub(depth int) byte {
 
 // Filled in by files for newer releases: more goroutines, and what is to be in queues.
 var (
-	others []func()
-	queued []func(begun chan<- struct{})
+	others      []func()
+	queued      []func(begun chan<- struct{})
+	otherFrames []func()
 )
 
 // begin runs f on a goroutine whose number is kept under a name.

@@ -9,6 +9,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, anyhow, ensure};
+use glg_engine::cached_image::CachedImage;
 use glg_engine::reach::proof::{Grade, Look, Plan, Proof, moments};
 use glg_engine::reach::{Abstained, Places, ReachLimits, Subject};
 use glg_engine::runtime::Runtime;
@@ -160,7 +161,7 @@ fn prove(pid: u32, seed: u64) -> Result<Found> {
     let places = &Places::find(&runtime, process.memory, process.image)?;
     let mut proof = Proof::new(runtime.layout, LIMITS);
     let mut falsely = BTreeMap::<u64, False>::new();
-    let (begin, memory) = (Instant::now(), process.memory);
+    let (begin, memory, image) = (Instant::now(), process.memory, &mut CachedImage::new(process.image));
     for (moment, look) in moments(PLAN, seed) {
         thread::sleep(Duration::from_millis(moment).saturating_sub(begin.elapsed()));
         if look == Look::Glance {
@@ -169,7 +170,8 @@ fn prove(pid: u32, seed: u64) -> Result<Found> {
         }
         let from = Instant::now();
         let expired = &mut || from.elapsed() > PASS_MOST;
-        proof.pass(&mut Subject { runtime: &runtime, memory, places, regions: None, expired })?;
+        let image = &mut *image;
+        proof.pass(&mut Subject { runtime: &runtime, memory, image, places, regions: None, expired })?;
         let passes = proof.looks().0;
         for found in proof.findings(Plan { passes, ..PLAN }) {
             let by_passes = falsely.entry(found.goid).or_default();

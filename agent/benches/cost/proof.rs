@@ -10,6 +10,7 @@ use std::thread::sleep;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
+use glg_engine::cached_image::CachedImage;
 use glg_engine::reach::proof::{Grade, Plan, Proof};
 use glg_engine::reach::{Places, ReachLimits, Subject};
 use glg_engine::runtime::Runtime;
@@ -285,9 +286,12 @@ pub(crate) fn make_one_pass(numbers: &[String]) -> Result<()> {
     let limits = ReachLimits { memory_bytes: usize::try_from(kib * 1024)?, goroutines: GOROUTINES_MAX };
     let (began, most) = (Instant::now(), Duration::from_secs(seconds));
     let mut proof = Proof::new(runtime.layout, limits);
+    // As in every observation: who stands still is known by the look before.
+    proof.glance(&runtime, process.memory)?;
+    let image = &mut CachedImage::new(process.image);
     let cost = timed(|| {
         let (memory, expired) = (process.memory, &mut || began.elapsed() > most);
-        let subject = &mut Subject { runtime: &runtime, memory, places, regions: None, expired };
+        let subject = &mut Subject { runtime: &runtime, memory, image, places, regions: None, expired };
         Ok(proof.pass(subject)?)
     })?;
     let peak = memory("VmHWM:")?;

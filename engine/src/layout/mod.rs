@@ -38,6 +38,8 @@ pub struct Layout {
     pub sched: Sched,
     /// `runtime.sudog`: a goroutine in a wait list.
     pub sudog: Sudog,
+    /// `runtime._defer`: a deferred call.
+    pub deferred: Deferred,
     /// `runtime.hchan`: a channel.
     pub hchan: Hchan,
     /// `runtime.mspan`: a stretch of the heap with objects of one size.
@@ -79,6 +81,8 @@ pub struct G {
     pub stack_lo: u16,
     /// End of the stack.
     pub stack_hi: u16,
+    /// Its innermost deferred call.
+    pub defers: u16,
     /// The m that runs it.
     pub m: u16,
     /// Saved stack pointer of a goroutine that does not run.
@@ -202,6 +206,15 @@ pub struct Sudog {
     pub c: u16,
     /// The other half of `c`; since Go 1.26.
     pub c_vp: Option<u16>,
+}
+
+/// Offsets in `runtime._defer`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Deferred {
+    /// Size of the struct.
+    pub size: u16,
+    /// The next one, on the heap or on the stack.
+    pub link: u16,
 }
 
 /// Offsets in `runtime.hchan`. Nothing reads them: whoever reaches a channel may end a wait for it, whatever it holds.

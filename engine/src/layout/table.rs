@@ -3,8 +3,8 @@
 //! Read from the DWARF and the sources of Go 1.19.8, 1.21.13, 1.22.10, 1.23.9, 1.24.11, 1.25.5, 1.26.6, 1.27.3.
 
 use super::{
-    Arch, Area, Block, CleanupQueue, G, Hchan, HeapArena, Layout, M, Mheap, Moduledata, Mspan, P, Sched,
-    Special, SpecialKinds, SpecialRecord, Sudog,
+    Arch, Area, Block, CleanupQueue, Deferred, G, Hchan, HeapArena, Layout, M, Mheap, Moduledata, Mspan, P,
+    Sched, Special, SpecialKinds, SpecialRecord, Sudog,
 };
 use glg_proto::wire::Wait;
 
@@ -18,6 +18,7 @@ pub(super) const TABLE: &[Layout] = &[
             size: 392,
             stack_lo: 0,
             stack_hi: 8,
+            defers: 40,
             m: 48,
             sched_sp: 56,
             sched_pc: 64,
@@ -63,6 +64,7 @@ pub(super) const TABLE: &[Layout] = &[
         },
         sched: Sched { size: 6080, nmidle: 40, maxmcount: 56, ngsys: 72, g_free: &[176] },
         sudog: Sudog { size: 88, g: 0, next: 8, elem: 24, elem_vp: None, waitlink: 64, c: 80, c_vp: None },
+        deferred: Deferred { size: 72, link: 40 },
         hchan: Hchan {
             size: 96,
             qcount: 0,
@@ -121,6 +123,7 @@ pub(super) const TABLE: &[Layout] = &[
             size: 392,
             stack_lo: 0,
             stack_hi: 8,
+            defers: 40,
             m: 48,
             sched_sp: 56,
             sched_pc: 64,
@@ -166,6 +169,7 @@ pub(super) const TABLE: &[Layout] = &[
         },
         sched: Sched { size: 6080, nmidle: 40, maxmcount: 56, ngsys: 72, g_free: &[176] },
         sudog: Sudog { size: 88, g: 0, next: 8, elem: 24, elem_vp: None, waitlink: 64, c: 80, c_vp: None },
+        deferred: Deferred { size: 72, link: 40 },
         hchan: Hchan {
             size: 96,
             qcount: 0,
@@ -224,6 +228,7 @@ pub(super) const TABLE: &[Layout] = &[
             size: 408,
             stack_lo: 0,
             stack_hi: 8,
+            defers: 40,
             m: 48,
             sched_sp: 56,
             sched_pc: 64,
@@ -269,6 +274,7 @@ pub(super) const TABLE: &[Layout] = &[
         },
         sched: Sched { size: 1632, nmidle: 40, maxmcount: 56, ngsys: 72, g_free: &[184] },
         sudog: Sudog { size: 88, g: 0, next: 8, elem: 24, elem_vp: None, waitlink: 64, c: 80, c_vp: None },
+        deferred: Deferred { size: 72, link: 40 },
         hchan: Hchan {
             size: 96,
             qcount: 0,
@@ -327,6 +333,7 @@ pub(super) const TABLE: &[Layout] = &[
             size: 408,
             stack_lo: 0,
             stack_hi: 8,
+            defers: 40,
             m: 48,
             sched_sp: 56,
             sched_pc: 64,
@@ -372,6 +379,7 @@ pub(super) const TABLE: &[Layout] = &[
         },
         sched: Sched { size: 1632, nmidle: 40, maxmcount: 56, ngsys: 72, g_free: &[184] },
         sudog: Sudog { size: 88, g: 0, next: 8, elem: 24, elem_vp: None, waitlink: 64, c: 80, c_vp: None },
+        deferred: Deferred { size: 72, link: 40 },
         hchan: Hchan {
             size: 96,
             qcount: 0,
@@ -430,6 +438,7 @@ pub(super) const TABLE: &[Layout] = &[
             size: 424,
             stack_lo: 0,
             stack_hi: 8,
+            defers: 40,
             m: 48,
             sched_sp: 56,
             sched_pc: 64,
@@ -475,6 +484,7 @@ pub(super) const TABLE: &[Layout] = &[
         },
         sched: Sched { size: 6824, nmidle: 40, maxmcount: 56, ngsys: 72, g_free: &[184] },
         sudog: Sudog { size: 88, g: 0, next: 8, elem: 24, elem_vp: None, waitlink: 64, c: 80, c_vp: None },
+        deferred: Deferred { size: 48, link: 32 },
         hchan: Hchan {
             size: 96,
             qcount: 0,
@@ -533,6 +543,7 @@ pub(super) const TABLE: &[Layout] = &[
             size: 424,
             stack_lo: 0,
             stack_hi: 8,
+            defers: 40,
             m: 48,
             sched_sp: 56,
             sched_pc: 64,
@@ -578,6 +589,7 @@ pub(super) const TABLE: &[Layout] = &[
         },
         sched: Sched { size: 6824, nmidle: 40, maxmcount: 56, ngsys: 72, g_free: &[184] },
         sudog: Sudog { size: 88, g: 0, next: 8, elem: 24, elem_vp: None, waitlink: 64, c: 80, c_vp: None },
+        deferred: Deferred { size: 48, link: 32 },
         hchan: Hchan {
             size: 96,
             qcount: 0,
@@ -636,6 +648,7 @@ pub(super) const TABLE: &[Layout] = &[
             size: 432,
             stack_lo: 0,
             stack_hi: 8,
+            defers: 40,
             m: 48,
             sched_sp: 56,
             sched_pc: 64,
@@ -681,6 +694,7 @@ pub(super) const TABLE: &[Layout] = &[
         },
         sched: Sched { size: 6824, nmidle: 40, maxmcount: 56, ngsys: 72, g_free: &[184] },
         sudog: Sudog { size: 88, g: 0, next: 8, elem: 24, elem_vp: None, waitlink: 64, c: 80, c_vp: None },
+        deferred: Deferred { size: 48, link: 32 },
         hchan: Hchan {
             size: 104,
             qcount: 0,
@@ -739,6 +753,7 @@ pub(super) const TABLE: &[Layout] = &[
             size: 432,
             stack_lo: 0,
             stack_hi: 8,
+            defers: 40,
             m: 48,
             sched_sp: 56,
             sched_pc: 64,
@@ -784,6 +799,7 @@ pub(super) const TABLE: &[Layout] = &[
         },
         sched: Sched { size: 6824, nmidle: 40, maxmcount: 56, ngsys: 72, g_free: &[184] },
         sudog: Sudog { size: 88, g: 0, next: 8, elem: 24, elem_vp: None, waitlink: 64, c: 80, c_vp: None },
+        deferred: Deferred { size: 48, link: 32 },
         hchan: Hchan {
             size: 104,
             qcount: 0,
@@ -842,6 +858,7 @@ pub(super) const TABLE: &[Layout] = &[
             size: 440,
             stack_lo: 0,
             stack_hi: 8,
+            defers: 40,
             m: 48,
             sched_sp: 56,
             sched_pc: 64,
@@ -887,6 +904,7 @@ pub(super) const TABLE: &[Layout] = &[
         },
         sched: Sched { size: 6824, nmidle: 40, maxmcount: 56, ngsys: 72, g_free: &[184] },
         sudog: Sudog { size: 88, g: 0, next: 8, elem: 24, elem_vp: None, waitlink: 64, c: 80, c_vp: None },
+        deferred: Deferred { size: 48, link: 32 },
         hchan: Hchan {
             size: 104,
             qcount: 0,
@@ -945,6 +963,7 @@ pub(super) const TABLE: &[Layout] = &[
             size: 440,
             stack_lo: 0,
             stack_hi: 8,
+            defers: 40,
             m: 48,
             sched_sp: 56,
             sched_pc: 64,
@@ -990,6 +1009,7 @@ pub(super) const TABLE: &[Layout] = &[
         },
         sched: Sched { size: 6824, nmidle: 40, maxmcount: 56, ngsys: 72, g_free: &[184] },
         sudog: Sudog { size: 88, g: 0, next: 8, elem: 24, elem_vp: None, waitlink: 64, c: 80, c_vp: None },
+        deferred: Deferred { size: 48, link: 32 },
         hchan: Hchan {
             size: 104,
             qcount: 0,
@@ -1048,6 +1068,7 @@ pub(super) const TABLE: &[Layout] = &[
             size: 440,
             stack_lo: 0,
             stack_hi: 8,
+            defers: 40,
             m: 48,
             sched_sp: 56,
             sched_pc: 64,
@@ -1093,6 +1114,7 @@ pub(super) const TABLE: &[Layout] = &[
         },
         sched: Sched { size: 6848, nmidle: 48, maxmcount: 64, ngsys: 80, g_free: &[184, 200] },
         sudog: Sudog { size: 88, g: 0, next: 8, elem: 24, elem_vp: None, waitlink: 64, c: 80, c_vp: None },
+        deferred: Deferred { size: 48, link: 32 },
         hchan: Hchan {
             size: 112,
             qcount: 0,
@@ -1151,6 +1173,7 @@ pub(super) const TABLE: &[Layout] = &[
             size: 440,
             stack_lo: 0,
             stack_hi: 8,
+            defers: 40,
             m: 48,
             sched_sp: 56,
             sched_pc: 64,
@@ -1196,6 +1219,7 @@ pub(super) const TABLE: &[Layout] = &[
         },
         sched: Sched { size: 6848, nmidle: 48, maxmcount: 64, ngsys: 80, g_free: &[184, 200] },
         sudog: Sudog { size: 88, g: 0, next: 8, elem: 24, elem_vp: None, waitlink: 64, c: 80, c_vp: None },
+        deferred: Deferred { size: 48, link: 32 },
         hchan: Hchan {
             size: 112,
             qcount: 0,
@@ -1254,6 +1278,7 @@ pub(super) const TABLE: &[Layout] = &[
             size: 456,
             stack_lo: 0,
             stack_hi: 8,
+            defers: 40,
             m: 48,
             sched_sp: 56,
             sched_pc: 64,
@@ -1309,6 +1334,7 @@ pub(super) const TABLE: &[Layout] = &[
             c: 96,
             c_vp: Some(88),
         },
+        deferred: Deferred { size: 48, link: 32 },
         hchan: Hchan {
             size: 112,
             qcount: 0,
@@ -1367,6 +1393,7 @@ pub(super) const TABLE: &[Layout] = &[
             size: 456,
             stack_lo: 0,
             stack_hi: 8,
+            defers: 40,
             m: 48,
             sched_sp: 56,
             sched_pc: 64,
@@ -1422,6 +1449,7 @@ pub(super) const TABLE: &[Layout] = &[
             c: 96,
             c_vp: Some(88),
         },
+        deferred: Deferred { size: 48, link: 32 },
         hchan: Hchan {
             size: 112,
             qcount: 0,
@@ -1480,6 +1508,7 @@ pub(super) const TABLE: &[Layout] = &[
             size: 456,
             stack_lo: 0,
             stack_hi: 8,
+            defers: 40,
             m: 48,
             sched_sp: 56,
             sched_pc: 64,
@@ -1535,6 +1564,7 @@ pub(super) const TABLE: &[Layout] = &[
             c: 96,
             c_vp: Some(88),
         },
+        deferred: Deferred { size: 48, link: 32 },
         hchan: Hchan {
             size: 112,
             qcount: 0,
@@ -1593,6 +1623,7 @@ pub(super) const TABLE: &[Layout] = &[
             size: 456,
             stack_lo: 0,
             stack_hi: 8,
+            defers: 40,
             m: 48,
             sched_sp: 56,
             sched_pc: 64,
@@ -1648,6 +1679,7 @@ pub(super) const TABLE: &[Layout] = &[
             c: 96,
             c_vp: Some(88),
         },
+        deferred: Deferred { size: 48, link: 32 },
         hchan: Hchan {
             size: 112,
             qcount: 0,

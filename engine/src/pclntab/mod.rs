@@ -11,8 +11,7 @@ use core::ops::Range;
 use heapless::String;
 
 pub use frames::{Code, Frame, InlineTrees, TEXT_MAX, printed_name};
-pub use stack_maps::Live;
-pub use stack_maps::WORDS_MAX;
+pub use stack_maps::{Live, Maps, OBJECTS_MAX, StackObject, WORDS_MAX};
 
 use crate::memory::{Error, Image, Va, le};
 

@@ -55,20 +55,35 @@ pub(super) struct Seen {
     pub(super) wait: Wait,
     /// Bumped when it stops running; wraps.
     pub(super) ran: u8,
-    /// Whether the runtime itself says that it is leaked.
-    pub(super) leaked: bool,
+    pub(super) status: Status,
 }
 
 impl Seen {
     /// Whether it has not run and waits as before. That the runtime has moved its stack is no difference.
     pub(super) fn is_as(&self, before: &Seen) -> bool {
+        self.is_parked_as(before) && self.stands() && before.stands()
+    }
+
+    /// Likewise, whatever it waits for: goroutines of the runtime's own wait for the collector, and some of them work
+    /// meanwhile.
+    pub(super) fn is_parked_as(&self, before: &Seen) -> bool {
         let what = |seen: &Seen| (seen.g, seen.goid, seen.wait, seen.ran, seen.depth, seen.waiting);
-        what(self) == what(before) && self.stands() && before.stands()
+        what(self) == what(before) && self.is_parked() && before.is_parked()
+    }
+
+    /// Whether it does not run until it is woken.
+    pub(super) fn is_parked(&self) -> bool {
+        matches!(self.status, Status::Waiting | Status::Leaked)
     }
 
     /// Whether it waits, be it for another goroutine or for something else.
     pub(super) fn stands(&self) -> bool {
         self.waits() || matches!(self.wait, Wait::IoWait | Wait::Sleep)
+    }
+
+    /// Whether the runtime itself says that it is leaked.
+    pub(super) fn leaked(&self) -> bool {
+        self.status == Status::Leaked
     }
 
     /// Whether only another goroutine can wake it.
@@ -206,7 +221,7 @@ pub(super) fn decode(runtime: &Runtime, g: Addr, record: &[u8]) -> Result<(Seen,
         role,
         wait,
         ran: le::u8(record, l.tracking_seq.into())?,
-        leaked: status == Status::Leaked,
+        status,
     };
     Ok((seen, InUse { from, to }))
 }

@@ -15,6 +15,7 @@
 //! [`proof`] (and `reasons`, for what is not proven) → [`report`].
 
 mod crowd;
+pub mod frames;
 mod mark;
 mod pass;
 mod places;
@@ -25,6 +26,7 @@ mod roots;
 mod span;
 mod spans;
 mod stacks;
+mod still;
 mod waits;
 
 use core::fmt;

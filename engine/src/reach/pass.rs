@@ -5,14 +5,15 @@
 
 use alloc::vec::Vec;
 
-use super::crowd::{Crowd, Role};
+use super::crowd::{Crowd, Role, Seen};
 use super::mark::Marker;
 use super::places::Places;
 use super::roots::{self, Machines};
-use super::stacks::Stacks;
+use super::stacks::{Known, Stacks};
+use super::still::Still;
 use super::{Abstained, ReachLimits, Region, Stop, held};
 use crate::layout::Layout;
-use crate::memory::{Addr, Error, Memory, Run};
+use crate::memory::{Addr, Error, Image, Memory, Run};
 use crate::runtime::Runtime;
 
 /// Times that it is looked again who ran meanwhile.
@@ -27,6 +28,10 @@ pub struct Figures {
     pub waiting: u64,
     /// Bytes of objects that were looked at.
     pub scanned: u64,
+    /// Stacks that were looked at, each as often as that was done.
+    pub stacks: u64,
+    /// Those among them of which only the words in use were looked at.
+    pub mapped: u64,
     /// Bytes of our own memory.
     pub bytes: u64,
 }
@@ -37,6 +42,8 @@ pub struct Subject<'a> {
     pub runtime: &'a Runtime,
     /// Its memory.
     pub memory: &'a mut dyn Memory,
+    /// Its executable file.
+    pub image: &'a mut dyn Image,
     /// Where everything is.
     pub places: &'a Places,
     /// All that may be written, in which C keeps its data if there is C; `None` where that is not known.
@@ -73,6 +80,7 @@ pub(super) struct Pass {
     eyes: Crowd,
     /// Those at the last look who do not wait.
     live: Vec<Addr>,
+    still: Still,
     marker: Marker,
     stacks: Stacks,
     machines: Machines,
@@ -86,6 +94,7 @@ impl Pass {
             crowd: Crowd::new(),
             eyes: Crowd::new(),
             live: Vec::new(),
+            still: Still::default(),
             marker: Marker::new(layout, limits.memory_bytes),
             stacks: Stacks::new(),
             machines: Machines::default(),
@@ -94,23 +103,34 @@ impl Pass {
     }
 
     fn bytes(&self) -> usize {
-        let eyes = self.eyes.bytes() + held(&self.live);
+        let eyes = self.eyes.bytes() + held(&self.live) + self.still.bytes();
         self.crowd.bytes() + eyes + self.marker.bytes() + Stacks::BYTES
     }
 
-    /// Looks once; afterwards [`Pass::is_unreached`] has the answer.
-    pub(super) fn run(&mut self, subject: &mut Subject<'_>) -> Result<Figures, Stop> {
-        let Subject { runtime, memory, places, regions, expired } = subject;
+    /// Looks once; afterwards [`Pass::is_unreached`] has the answer. `is_as_before` says who stands as at the look
+    /// before.
+    pub(super) fn run(
+        &mut self,
+        subject: &mut Subject<'_>,
+        is_as_before: &dyn Fn(&Seen) -> bool,
+    ) -> Result<Figures, Stop> {
+        let Subject { runtime, memory, image, places, regions, expired } = subject;
         let mut timed = Timed { memory: *memory, expired: *expired, over: false };
         let looked = {
-            let memory = &mut timed;
-            self.look(&mut Subject { runtime, memory, places, regions: *regions, expired: &mut || false })
+            let (memory, image, regions) = (&mut timed, &mut **image, *regions);
+            let timed = &mut Subject { runtime, memory, image, places, regions, expired: &mut || false };
+            self.look(timed, is_as_before)
         };
         if timed.over { Err(Stop::Abstained(Abstained::Time)) } else { looked }
     }
 
-    fn look(&mut self, subject: &mut Subject<'_>) -> Result<Figures, Stop> {
+    fn look(
+        &mut self,
+        subject: &mut Subject<'_>,
+        is_as_before: &dyn Fn(&Seen) -> bool,
+    ) -> Result<Figures, Stop> {
         self.begin(subject)?;
+        self.still.note(&self.crowd, is_as_before);
         self.roots(subject)?;
         self.settle(subject)?;
         self.look_again(subject)?;
@@ -119,13 +139,16 @@ impl Pass {
             goroutines: self.crowd.all.iter().filter(|seen| seen.role != Role::Dead).count() as u64,
             waiting: waiting as u64,
             scanned: self.marker.scanned,
+            stacks: self.stacks.looked_at,
+            mapped: self.stacks.mapped,
             bytes: self.bytes() as u64,
         })
     }
 
     /// Only looks who has run.
     pub(super) fn glance(&mut self, runtime: &Runtime, memory: &mut dyn Memory) -> Result<(), Stop> {
-        self.crowd.look(runtime, memory, self.limits.goroutines)
+        self.crowd.look(runtime, memory, self.limits.goroutines)?;
+        self.still.look(runtime, memory, &self.crowd)
     }
 
     /// Whether nobody can wake the goroutine at this place.
@@ -137,8 +160,10 @@ impl Pass {
     fn begin(&mut self, subject: &mut Subject<'_>) -> Result<(), Stop> {
         let runtime = subject.runtime;
         self.marker.clear();
+        self.stacks.clear();
         self.marker.spans.refresh(runtime, subject.places, subject.memory, &mut self.fresh)?;
         self.crowd.look(runtime, subject.memory, self.limits.goroutines)?;
+        self.still.look(runtime, subject.memory, &self.crowd)?;
         self.marker.watches.find(runtime, subject.memory, &mut self.crowd, &mut self.marker.spans)?;
         self.marker.begin(self.crowd.all.len());
         for (who, seen) in self.crowd.all.iter().enumerate() {
@@ -151,19 +176,18 @@ impl Pass {
     /// What is reachable by itself, and by those who can run.
     fn roots(&mut self, subject: &mut Subject<'_>) -> Result<(), Stop> {
         let regions = self.machines.c_memory(subject.regions)?;
-        let Subject { runtime, memory, places, .. } = subject;
-        roots::scan(runtime, places, &self.machines, regions, *memory, &mut self.marker)?;
-        let (crowd, marker) = (&self.crowd.all, &mut self.marker);
-        let live =
-            crowd.iter().filter(|seen| matches!(seen.role, Role::Live | Role::Open)).map(|seen| seen.g);
-        self.stacks.scan(runtime, live, *memory, marker)
+        let (runtime, places) = (subject.runtime, subject.places);
+        roots::scan(runtime, places, &self.machines, regions, subject.memory, &mut self.marker)?;
+        let live = self.crowd.all.iter().filter(|seen| matches!(seen.role, Role::Live | Role::Open));
+        let known = Known { crowd: &self.crowd, still: &self.still };
+        self.stacks.scan(subject, known, live.map(|seen| seen.g), &mut self.marker)
     }
 
     /// Marks until nobody is woken any more.
     fn settle(&mut self, subject: &mut Subject<'_>) -> Result<(), Stop> {
-        let Subject { runtime, memory, .. } = subject;
         loop {
-            self.marker.drain(runtime.layout, &self.crowd, *memory, self.limits.memory_bytes)?;
+            let layout = subject.runtime.layout;
+            self.marker.drain(layout, &self.crowd, subject.memory, self.limits.memory_bytes)?;
             let mut woken = core::mem::take(&mut self.marker.wake);
             woken.retain(|who| {
                 let who = usize::try_from(*who).unwrap_or(usize::MAX);
@@ -179,7 +203,8 @@ impl Pass {
             woken.sort_unstable();
             let of = |who: &u32| self.crowd.all.get(usize::try_from(*who).unwrap_or(usize::MAX));
             let gs = woken.iter().filter_map(of).map(|seen| seen.g);
-            self.stacks.scan(runtime, gs, *memory, &mut self.marker)?;
+            let known = Known { crowd: &self.crowd, still: &self.still };
+            self.stacks.scan(subject, known, gs, &mut self.marker)?;
         }
     }
 
@@ -192,7 +217,8 @@ impl Pass {
                 self.roots_again(subject)?;
             }
             let live = self.live.iter().copied();
-            self.stacks.scan(subject.runtime, live, subject.memory, &mut self.marker)?;
+            let known = Known { crowd: &self.crowd, still: &self.still };
+            self.stacks.scan(subject, known, live, &mut self.marker)?;
             self.settle(subject)?;
             if nth > 0 && moved == 0 {
                 return Ok(());

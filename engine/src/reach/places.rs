@@ -6,6 +6,7 @@ use crate::globals::mentioned;
 use crate::heap::Heap;
 use crate::memory::{Addr, Error, Image, Memory, le};
 use crate::moduledata::Module;
+use crate::pclntab::InlineTrees;
 use crate::pclntab_search::{Function, functions};
 use crate::runtime::Runtime;
 
@@ -24,6 +25,8 @@ pub struct Places {
     pub(super) finalizers: Vec<Addr>,
     /// Variables of which one is that of cleanups; empty where there are none.
     pub(super) cleanups: Vec<Addr>,
+    /// The maps of frames in the program's file; `None` where they are not known.
+    pub(super) frames: Option<InlineTrees>,
 }
 
 /// A stretch of global variables, and the bits that say which words of it are pointers; `None` where none are.
@@ -45,7 +48,13 @@ impl Places {
         finalizers: Vec<Addr>,
         cleanups: Vec<Addr>,
     ) -> Places {
-        Places { heap: Heap { index, word: index }, arenas, module, finalizers, cleanups }
+        Places { heap: Heap { index, word: index }, arenas, module, finalizers, cleanups, frames: None }
+    }
+
+    /// The maps of frames in the program's file; `None` where they are not known.
+    #[must_use]
+    pub fn frames(&self) -> Option<InlineTrees> {
+        self.frames
     }
 
     /// Finds them.
@@ -67,8 +76,10 @@ impl Places {
         // The linker leaves it out of programs that have no cleanups.
         let run = run.filter(|_| layout.cleanup_queue.is_some());
         let cleanups = run.map(of).transpose()?.unwrap_or_default();
+        let functions = module.address(&runtime.elf, image, layout.moduledata.gofunc).ok();
+        let frames = functions.and_then(|at| runtime.elf.file_offset(at)).map(InlineTrees);
         let (arenas, module) = (heap.word.plus(apart)?, module.at.biased(bias));
-        Ok(Places { heap, arenas, module, finalizers, cleanups })
+        Ok(Places { heap, arenas, module, finalizers, cleanups, frames })
     }
 
     /// The global variables of the program and its plugins.

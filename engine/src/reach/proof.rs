@@ -83,22 +83,25 @@ pub enum Look {
     Glance,
 }
 
-/// The moments of all looks, in milliseconds from the first: at irregular distances, so that nothing in the program
-/// can keep step with them. `seed` is any number.
+/// The moments of all looks, in milliseconds from the first: a glance, by which the first pass knows who stands still,
+/// and then, for as long as `plan` says, passes with glances between them. At irregular distances, so that nothing in
+/// the program can keep step with them. `seed` is any number.
 #[must_use]
 pub fn moments(plan: Plan, seed: u64) -> Vec<(u64, Look)> {
     let steps = u64::from(plan.passes.saturating_sub(1)) * u64::from(GLANCES + 1);
+    let step = plan.millis / steps.max(1);
     let (mut found, mut state) = (Vec::new(), seed | 1);
+    found.push((0, Look::Glance));
     for nth in 0..=steps {
         let look = if nth % u64::from(GLANCES + 1) == 0 { Look::Pass } else { Look::Glance };
-        let step = plan.millis / steps.max(1);
         // xorshift64: up to two fifths of a step to either side.
         state ^= state << 13;
         state ^= state >> 7;
         state ^= state << 17;
         let off = if nth == 0 || nth == steps { 0 } else { state % (step * 4 / 5).max(1) };
         let back = if nth == 0 || nth == steps { 0 } else { step * 2 / 5 };
-        found.push(((plan.millis * nth / steps.max(1) + off).saturating_sub(back), look));
+        let at = plan.millis * nth / steps.max(1) + off;
+        found.push((step + at.saturating_sub(back), look));
     }
     found
 }
@@ -196,7 +199,11 @@ impl Proof {
             if self.abstained.is_some() {
                 return self.glance(subject.runtime, subject.memory);
             }
-            done = self.pass.run(subject);
+            let before = |seen: &Seen| {
+                let track = self.tracks.binary_search_by_key(&seen.g, |track| track.seen.g).ok();
+                track.and_then(|at| self.tracks.get(at)).is_some_and(|track| seen.is_parked_as(&track.seen))
+            };
+            done = self.pass.run(subject, &before);
             if !matches!(done, Err(Stop::Abstained(Abstained::Restless))) {
                 break;
             }
@@ -207,6 +214,8 @@ impl Proof {
                 self.figures = Figures {
                     goroutines: figures.goroutines,
                     waiting: figures.waiting,
+                    stacks: figures.stacks,
+                    mapped: figures.mapped,
                     scanned: most(figures.scanned, self.figures.scanned),
                     bytes: most(figures.bytes + held(&self.tracks) as u64, self.figures.bytes),
                 };
@@ -249,11 +258,11 @@ impl Proof {
         let unreached = |who: usize| proves && pass.is_unreached(who);
         if self.passes + self.glances == 0 {
             let all = &pass.crowd.all;
-            let growing = |seen: &Seen| self.growing.contains(&Addr(seen.gopc));
-            let followed = |seen: &Seen| seen.waits() || seen.stands() && growing(seen);
-            let mut tracks = Vec::with_capacity(all.iter().filter(|seen| followed(seen)).count());
-            let waiting = all.iter().enumerate().filter(|(_, seen)| followed(seen));
-            let track = |(who, seen): (usize, &_)| Track { seen: *seen, unreached: unreached(who) };
+            let mut tracks = Vec::with_capacity(all.iter().filter(|seen| seen.is_parked()).count());
+            let waiting = all.iter().enumerate().filter(|(_, seen)| seen.is_parked());
+            // Only a pass can say that somebody is reached.
+            let track =
+                |(who, seen): (usize, &_)| Track { seen: *seen, unreached: !proves || unreached(who) };
             tracks.extend(waiting.map(track));
             self.tracks = tracks;
         } else {
@@ -261,7 +270,7 @@ impl Proof {
                 let Some(who) = pass.crowd.place(track.seen.g.0) else { return false };
                 track.unreached &= !proves || unreached(who);
                 let Some(now) = pass.crowd.all.get(who) else { return false };
-                let same = now.is_as(&track.seen);
+                let same = now.is_parked_as(&track.seen);
                 track.seen = *now;
                 same
             });
@@ -294,7 +303,7 @@ impl Proof {
     #[must_use]
     pub fn findings(&self, plan: Plan) -> Vec<Finding> {
         let (alive, observed_s) = (self.alive(), self.observed_s(plan));
-        let all = self.tracks.iter().filter_map(|track| {
+        let all = self.tracks.iter().filter(|track| track.seen.stands()).filter_map(|track| {
             let seen = &track.seen;
             let (grows, waited_s) = (self.grows(seen.gopc), self.waited_s(seen, observed_s));
             let orphan = seen.parent != 0 && alive.binary_search(&seen.parent).is_err();
@@ -302,7 +311,7 @@ impl Proof {
             let standing = Standing { grows, orphan, long, leaks };
             let grade = if self.proves(plan) && track.unreached {
                 Grade::Proven
-            } else if seen.leaked || is_stuck(seen.wait, standing) {
+            } else if seen.leaked() || is_stuck(seen.wait, standing) {
                 Grade::Stuck
             } else {
                 return None;
@@ -312,7 +321,8 @@ impl Proof {
             if seen.goid == 1 && parked {
                 return None;
             }
-            let (g, goid, wait, gopc, marked) = (seen.g, seen.goid, seen.wait, Addr(seen.gopc), seen.leaked);
+            let (g, goid, wait, gopc, marked) =
+                (seen.g, seen.goid, seen.wait, Addr(seen.gopc), seen.leaked());
             Some(Finding { g, goid, grade, wait, gopc, grows, marked, waited_s })
         });
         all.collect()
@@ -330,7 +340,7 @@ impl Proof {
 
     /// Seconds from the first look to the last, once all have been taken.
     fn observed_s(&self, plan: Plan) -> u32 {
-        let looks = u64::from(plan.passes.saturating_sub(1)) * u64::from(GLANCES + 1) + 1;
+        let looks = u64::from(plan.passes.saturating_sub(1)) * u64::from(GLANCES + 1) + 2;
         let whole = u64::from(self.passes) + u64::from(self.glances) >= looks;
         if whole { u32::try_from(plan.millis / 1000).unwrap_or(u32::MAX) } else { 0 }
     }
@@ -362,12 +372,14 @@ mod tests {
         for seed in 0..1000 {
             let all = moments(plan, seed);
             assert_eq!(all.iter().filter(|(_, look)| *look == Look::Pass).count(), 4);
-            assert_eq!((all[0], all[all.len() - 1]), ((0, Look::Pass), (10_000, Look::Pass)));
+            let (step, last) = (10_000 / 9, 10_000 + 10_000 / 9);
+            assert_eq!(all[..2], [(0, Look::Glance), (step, Look::Pass)]);
+            assert_eq!(all[all.len() - 1], (last, Look::Pass));
             // More than a fifth of a step apart, and never two steps.
             let apart = |pair: &[(u64, Look)]| (200..2200).contains(&(pair[1].0 - pair[0].0));
             assert!(all.windows(2).all(apart), "{all:?}");
         }
         assert_ne!(moments(plan, 1), moments(plan, 2));
-        assert_eq!(moments(Plan { passes: 1, millis: 0 }, 7), [(0, Look::Pass)]);
+        assert_eq!(moments(Plan { passes: 1, millis: 0 }, 7), [(0, Look::Glance), (0, Look::Pass)]);
     }
 }

@@ -2,11 +2,13 @@
 
 use super::Shown;
 use crate::memory::Addr;
+use crate::pclntab::Code;
 use crate::runtime::Owner;
+use crate::stack::Ends;
 
 /// What a function's name tells.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(super) struct Kind {
+pub(crate) struct Kind {
     /// Shown in tracebacks.
     pub(super) public: bool,
     /// `runtime.gopanic`: shown unless it is the first.
@@ -14,9 +16,9 @@ pub(super) struct Kind {
     /// A wrapper that called it is shown.
     pub(super) panics: bool,
     /// See [`crate::stack::Place::injected`].
-    pub(super) injected: bool,
+    pub(crate) injected: bool,
     /// See [`crate::stack::Place::traps`].
-    pub(super) traps: bool,
+    pub(crate) traps: bool,
     /// `runtime.cgocallback`.
     pub(super) cgocallback: bool,
     /// Whose a goroutine is that starts with it.
@@ -24,7 +26,7 @@ pub(super) struct Kind {
 }
 
 impl Kind {
-    pub(super) fn of(name: &str, minor: u16) -> Kind {
+    pub(crate) fn of(name: &str, minor: u16) -> Kind {
         let gopanic = name == "runtime.gopanic";
         let injected = matches!(name, "runtime.sigpanic" | "runtime.asyncPreempt" | "runtime.debugCallV2");
         let ours = name.strip_prefix("runtime.");
@@ -38,6 +40,16 @@ impl Kind {
             traps: injected && (minor >= 21 || name == "runtime.sigpanic"),
             cgocallback: name == "runtime.cgocallback",
             owner: Owner::of(name),
+        }
+    }
+
+    /// Whether a stack ends with this function.
+    pub(crate) fn ends(self, code: &Code) -> Ends {
+        match (code.top, code.switches_stack) {
+            (true, _) => Ends::Always,
+            // It is written so that it can be unwound at any time (`resolveInternal`).
+            (false, true) if !self.cgocallback => Ends::UnlessSyscall,
+            _ => Ends::No,
         }
     }
 

@@ -152,6 +152,11 @@ impl Traced {
         self.start.is_some_and(|start| start.syscall)
     }
 
+    /// Where it stands; `None` while it runs.
+    pub(crate) fn start(&self) -> Option<Start> {
+        self.start
+    }
+
     /// The lowest `bytes` of its stack that are in use.
     pub(crate) fn head(&self, bytes: usize) -> Option<Run> {
         let at = self.start?.sp;

@@ -50,6 +50,7 @@ fn engine_says(made: &mut Made, passes: u32) -> Vec<u64> {
         let mut subject = Subject {
             runtime: &made.runtime,
             memory: &mut made.world.heap.space,
+            image: &mut &[][..],
             places: &made.places,
             regions: made.regions.as_deref(),
             expired: &mut || false,

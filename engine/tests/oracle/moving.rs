@@ -45,6 +45,7 @@ fn pass(made: &mut Made, proof: &mut Proof, pace: Pace) -> Option<(u64, u64)> {
     let mut subject = Subject {
         runtime: &runtime,
         memory: &mut living,
+        image: &mut &[][..],
         places: &places,
         regions: regions.as_deref(),
         expired: &mut || false,

@@ -1,7 +1,7 @@
 // Package oracle lets a test program say of itself what GoLeakGuard reads from outside.
 //
 // A program sets its goroutines up, calls Serve, and then answers each line on its standard input with one line
-// of JSON: `count`, `sites`, `stacks`, `build`, `quit`, and whatever commands of its own it adds. It ends with its input,
+// of JSON: `count`, `sites`, `stacks`, `build`, `heap`, `quit`, and whatever commands of its own it adds. It ends with its input,
 // so that a test that dies leaves nothing behind.
 package oracle
 
@@ -29,6 +29,8 @@ func ServeFrom(lines io.Reader, extra map[string]Command) {
 		"count": func() any { return map[string]int{"goroutines": runtime.NumGoroutine()} },
 		"sites": func() any { return Sites() },
 		"build": func() any { return build() },
+		// A file with a heap dump, which says of each frame which of its words the collector looks at.
+		"heap": func() any { return map[string]string{"file": heapDump()} },
 		// What pprof prints of all goroutines, with debug=2 and debug=1.
 		"stacks": func() any { return map[string]string{"plain": Traceback(2), "grouped": Traceback(1)} },
 	}

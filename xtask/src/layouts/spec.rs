@@ -72,6 +72,7 @@ const fn maybe_of(
 const G: &[Member] = &[
     one("stack_lo", &["stack.lo"], 8),
     one("stack_hi", &["stack.hi"], 8),
+    one("defers", &["_defer"], 8),
     one("m", &["m"], 8),
     one("sched_sp", &["sched.sp"], 8),
     one("sched_pc", &["sched.pc"], 8),
@@ -132,6 +133,8 @@ const SUDOG: &[Member] = &[
     one("c", &["c.maybeTraceablePtr.vu", "c"], 8),
     maybe("c_vp", &["c.maybeTraceablePtr.vp"], 8),
 ];
+
+const DEFER: &[Member] = &[one("link", &["link"], 8)];
 
 const HCHAN: &[Member] = &[
     one("qcount", &["qcount"], 8),
@@ -195,6 +198,7 @@ pub(crate) const STRUCTS: &[Struct] = &[
     of("runtime.p", "p", "P", P),
     of("runtime.schedt", "sched", "Sched", SCHED),
     of("runtime.sudog", "sudog", "Sudog", SUDOG),
+    of("runtime._defer", "deferred", "Deferred", DEFER),
     of("runtime.hchan", "hchan", "Hchan", HCHAN),
     of("runtime.mspan", "mspan", "Mspan", MSPAN),
     of("runtime.mheap", "mheap", "Mheap", MHEAP),
