@@ -36,6 +36,8 @@ struct Told {
     g: u64,
     goid: u64,
     status: u64,
+    /// Of the runtime's own, which go on by themselves.
+    system: bool,
     sp: u64,
     pc: u64,
     /// Addresses of all words of its frames that the collector looks at.
@@ -97,10 +99,11 @@ impl<'b> Dump<'b> {
                 6 => drop((self.numbers::<4>(), self.bytes(), self.bytes(), self.number())),
                 8 => drop(self.numbers::<2>()),
                 4 => {
-                    let [g, sp, goid, _, status, _, _, _] = self.numbers();
+                    let [g, sp, goid, _, status, system, _, _] = self.numbers();
                     self.text();
                     self.numbers::<4>();
-                    all.push(Told { g, goid, status, sp, ..Told::default() });
+                    let system = system != 0;
+                    all.push(Told { g, goid, status, system, sp, ..Told::default() });
                 }
                 5 => {
                     let [sp, depth, _] = self.numbers();
@@ -179,7 +182,7 @@ fn all_that_the_collector_looks_at_is_in_use_and_little_else() {
             let places = Places::find(&seen.runtime, process.memory, process.image).unwrap();
             let (mut frames, mut known, mut all, mut used) = (Frames::default(), 0, 0, 0);
             let dumps = |told: &Told| told.functions.iter().any(|name| name == "runtime/debug.WriteHeapDump");
-            let own = |told: &Told| told.status == WAITING && !dumps(told);
+            let own = |told: &Told| told.status == WAITING && !told.system && !dumps(told);
             for told in Dump(&dump).goroutines().iter().filter(|told| own(told)) {
                 let (found, words) = in_use(&mut seen, &places, &mut frames, told);
                 let Some(found) = found else {

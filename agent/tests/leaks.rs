@@ -129,6 +129,7 @@ fn what_frames_lead_to_is_not_taken_for_lost() {
             target.at_rest();
             let mut seen = Seen::open(target.pid());
             let proof = look(&mut seen, Some(&[]), LIMITS, PLAN, 1, &mut || false);
+            assert_eq!(proof.abstained(), None, "Go {release}, {name}");
             let found = proof.findings(PLAN);
             let found = found.iter().filter(|found| found.grade == Grade::Proven);
             let false_ones: Vec<_> = found.filter_map(|found| alive.get(&found.goid)).collect();

@@ -8,7 +8,13 @@ import (
 
 // held begins a goroutine that stands still, and whose stack alone leads to another one, in a way of its own.
 func held(name string, f func(h *holder)) {
-	begin(&alive, name+", holder", func() { f(waits(name)) })
+	both := make(chan struct{})
+	begin(&alive, name+", holder", func() {
+		h := waits(name)
+		close(both)
+		f(h)
+	})
+	<-both
 }
 
 // aside begins one that keeps what it has but for the time in which it stands still.

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use glg_engine::memory::Addr;
+use glg_engine::reach::proof::moments;
 use glg_engine::step::{Input, TargetId};
 use glg_proto::proof::{PROOF_MAX, Proof};
 use log::warn;
@@ -29,8 +30,10 @@ pub(super) struct Proving {
 
 impl Proving {
     pub(super) fn new(config: &Prove, board: &Path) -> Proving {
+        let plan = config.plan(None);
+        let last = moments(plan, 0).last().map_or(0, |(millis, _)| *millis);
         let passes = u64::from(config.passes) * u64::from(config.max_seconds);
-        let most = Duration::from_secs(u64::from(config.seconds) + passes) + DESCRIBING;
+        let most = Duration::from_millis(last) + Duration::from_secs(passes) + DESCRIBING;
         Proving { board: board.to_owned(), most, child: None }
     }
 

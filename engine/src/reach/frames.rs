@@ -12,10 +12,10 @@ use crate::stack::{Copied, End, Ends, Physical, Place, Start, unwind};
 use crate::symbols::kind::Kind;
 
 /// Places in code that are remembered, and how many are looked at for one before it is given up.
-const PLACES: usize = 1024;
+const PLACES: usize = 4096;
 const PROBES: usize = 4;
 /// Bytes of what is remembered of them, besides.
-const WORDS_MAX: usize = 128 << 10;
+const WORDS_MAX: usize = 256 << 10;
 /// Frames of a stack, and calls that it has deferred.
 const FRAMES_MAX: usize = 256;
 const DEFERRED_MAX: usize = 256;
@@ -73,7 +73,7 @@ pub struct Frames {
     held: usize,
     frames: Vec<Physical>,
     objects: Vec<Object>,
-    pointers: Vec<u64>,
+    queue: Vec<usize>,
 }
 
 /// Whose frames they are.
@@ -96,7 +96,7 @@ impl Default for Frames {
             held: 0,
             frames: Vec::with_capacity(FRAMES_MAX),
             objects: Vec::new(),
-            pointers: Vec::new(),
+            queue: Vec::new(),
         }
     }
 }
@@ -106,7 +106,7 @@ impl Frames {
     pub(super) const BYTES: usize = PLACES * size_of::<Option<Known>>()
         + WORDS_MAX
         + FRAMES_MAX * size_of::<Physical>()
-        + 2 * OBJECTS_MAX * size_of::<Object>();
+        + OBJECTS_MAX * (size_of::<Object>() + size_of::<usize>());
 
     /// Calls `visit` with all words that are in use of a whole stack, from where its goroutine stands up to its end;
     /// `false` where not all of them can be known.
@@ -133,14 +133,14 @@ impl Frames {
                 .and_then(|last| self.known(last)?.place)
                 .is_some_and(|last| last.ends == Ends::Always)
             && self.place_objects(&frames);
-        let (mut objects, mut pointers) =
-            (core::mem::take(&mut self.objects), core::mem::take(&mut self.pointers));
-        let mut reached = Reached { stack, objects: &mut objects, pointers: &mut pointers, visit };
+        let (mut objects, mut queue) = (core::mem::take(&mut self.objects), core::mem::take(&mut self.queue));
+        queue.clear();
+        let mut reached = Reached { stack, objects: &mut objects, queue: &mut queue, visit };
         let whole = known && frames.iter().all(|frame| self.live(frame, &mut reached)) && {
             standing.leads_to.iter().for_each(|at| reached.word(at.0));
             deferred(program, standing.deferred, &mut reached)? && reached.follow()
         };
-        (self.frames, self.objects, self.pointers) = (frames, objects, pointers);
+        (self.frames, self.objects, self.queue) = (frames, objects, queue);
         Ok(whole)
     }
 
@@ -151,11 +151,12 @@ impl Frames {
         let known = frames.iter().all(|frame| {
             let words = self.known(frame).and_then(|known| known.words.as_ref());
             words.is_some_and(|words| {
-                objects.extend(words.objects.iter().map(|stretch| {
+                let room = OBJECTS_MAX - objects.len();
+                objects.extend(words.objects.iter().take(room).map(|stretch| {
                     let (at, bytes) = stretch.of(frame);
                     Object { at, bytes, reached: false }
                 }));
-                objects.len() <= OBJECTS_MAX
+                words.objects.len() <= room
             })
         });
         objects.sort_unstable();
@@ -221,8 +222,8 @@ struct Reached<'b, 'v> {
     stack: Copied<'b>,
     /// By address.
     objects: &'v mut Vec<Object>,
-    /// Into the stack, still to be followed.
-    pointers: &'v mut Vec<u64>,
+    /// Those reached whose words are still to be visited, each once.
+    queue: &'v mut Vec<usize>,
     visit: &'v mut dyn FnMut(&[u8]),
 }
 
@@ -235,27 +236,23 @@ impl Reached<'_, '_> {
         true
     }
 
-    /// Notes a word that may lead to something on the stack.
+    /// Reaches what a word leads to on the stack, if it does.
     fn word(&mut self, word: u64) {
         let end = self.stack.at.0.saturating_add(self.stack.bytes.len() as u64);
-        if (self.stack.at.0..end).contains(&word) {
-            self.pointers.push(word);
+        if !(self.stack.at.0..end).contains(&word) {
+            return;
+        }
+        let at = self.objects.partition_point(|object| object.at <= word).wrapping_sub(1);
+        let Some(object) = self.objects.get_mut(at) else { return };
+        if word - object.at < object.bytes as u64 && !core::mem::replace(&mut object.reached, true) {
+            self.queue.push(at);
         }
     }
 
-    /// Visits what these words lead to; each once, so this comes to an end.
+    /// Visits the words of what was reached, and of what these lead to.
     fn follow(&mut self) -> bool {
-        while let Some(pointer) = self.pointers.pop() {
-            let behind = self.objects.partition_point(|object| object.at <= pointer);
-            let Some(object) = behind.checked_sub(1).and_then(|at| self.objects.get_mut(at)) else {
-                continue;
-            };
-            let within = pointer - object.at < object.bytes as u64;
-            if !within || core::mem::replace(&mut object.reached, true) {
-                continue;
-            }
-            let (at, bytes) = (object.at, object.bytes);
-            if !self.words(at, bytes) {
+        while let Some(object) = self.queue.pop().and_then(|at| self.objects.get(at)).copied() {
+            if !self.words(object.at, object.bytes) {
                 return false;
             }
         }
@@ -356,12 +353,12 @@ mod tests {
         let bytes: Vec<u8> = words.iter().flat_map(|word| word.to_le_bytes()).collect();
         let object =
             |(at, words): &(u64, usize)| Object { at: BASE + 8 * at, bytes: 8 * words, reached: false };
-        let (mut objects, mut pointers): (Vec<_>, _) = (objects.iter().map(object).collect(), Vec::new());
+        let (mut objects, mut queue): (Vec<_>, _) = (objects.iter().map(object).collect(), Vec::new());
         let mut seen = Vec::new();
         let mut reached = Reached {
             stack: Copied { at: Addr(BASE), bytes: &bytes },
             objects: &mut objects,
-            pointers: &mut pointers,
+            queue: &mut queue,
             visit: &mut |words| {
                 seen.extend(words.as_chunks::<8>().0.iter().map(|word| u64::from_le_bytes(*word)));
             },
