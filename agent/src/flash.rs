@@ -195,25 +195,10 @@ fn file_of(name: &str) -> Option<File> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::folder::Folder;
     use std::os::unix::fs::PermissionsExt;
 
     const ONE: File = File { kind: Kind::Critical, number: 12 };
-
-    struct Folder(PathBuf);
-
-    impl Folder {
-        fn new(name: &str) -> Folder {
-            let path = std::env::temp_dir().join(format!("glg-flash-{name}-{}", std::process::id()));
-            let _ = fs::remove_dir_all(&path);
-            Folder(path)
-        }
-    }
-
-    impl Drop for Folder {
-        fn drop(&mut self) {
-            let _ = fs::remove_dir_all(&self.0);
-        }
-    }
 
     #[test]
     fn names_are_readable_and_unique() {
@@ -233,7 +218,7 @@ mod tests {
 
     #[test]
     fn files_are_kept_and_strangers_left_alone() {
-        let folder = Folder::new("kept");
+        let folder = Folder::new("flash-kept");
         let path = folder.0.join("deep/er");
         let mut flash = FlashDir::open(&path).unwrap();
         assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o700);

@@ -3,17 +3,17 @@
 
 use std::fs::{self, File};
 use std::os::unix::fs::FileExt;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use glg_engine::footprint::{Footprint, Room};
 use glg_proto::wire::MemoryLimit;
+
+use crate::groups::{Group, Groups, Version, small_file};
 
 /// Bytes of `/proc/PID/statm`: seven numbers.
 const STATM_MAX: usize = 7 * 21;
 /// Control groups are nested so deep at most; those above are not asked.
 const NESTED_MAX: usize = 16;
-/// Bytes of a file of a control group that are read: `memory.stat` has some fifty lines.
-const FILE_MAX: usize = 8 << 10;
 
 /// The memory of one process.
 pub(crate) struct ProcFootprint {
@@ -41,8 +41,7 @@ impl Footprint for ProcFootprint {
     fn room(&mut self) -> Option<Room> {
         let machine = fs::read_to_string("/proc/meminfo").ok().and_then(|text| available_kib(&text));
         let machine = machine.map(|kib| Room { kib, limit: MemoryLimit::Machine });
-        let groups = fs::read_to_string(format!("/proc/{}/cgroup", self.pid)).ok();
-        let groups = groups.and_then(|text| group_room_kib(&text, Path::new("/sys/fs/cgroup")));
+        let groups = Groups::of(self.pid).as_ref().and_then(group_room_kib);
         let groups = groups.map(|kib| Room { kib, limit: MemoryLimit::Cgroup });
         [groups, machine].into_iter().flatten().min_by_key(|room| room.kib)
     }
@@ -60,15 +59,8 @@ fn available_kib(text: &str) -> Option<u64> {
 }
 
 /// What the closest limit leaves, of all control groups around a process; `None` when none of them has one.
-fn group_room_kib(groups: &str, root: &Path) -> Option<u64> {
-    groups.lines().filter_map(|line| hierarchy(line, root)).filter_map(|found| found.room_kib()).min()
-}
-
-/// A process's place in a hierarchy of control groups, and what the files there are called.
-struct Hierarchy {
-    root: PathBuf,
-    group: PathBuf,
-    files: Files,
+fn group_room_kib(groups: &Groups) -> Option<u64> {
+    groups.with("memory").filter_map(|group| room_kib(&group)).min()
 }
 
 struct Files {
@@ -90,52 +82,29 @@ const VERSION_1: Files = Files {
 /// What version 1 says where there is no limit is the largest number of whole pages; no machine has that much.
 const NO_LIMIT: u64 = 1 << 60;
 
-/// A line of `/proc/PID/cgroup`: `0::/path`, or `N:memory:/path` of version 1 (cgroups(7)).
-fn hierarchy(line: &str, root: &Path) -> Option<Hierarchy> {
-    let (_, rest) = line.split_once(':')?;
-    let (controllers, path) = rest.split_once(':')?;
-    let group = PathBuf::from(path.strip_prefix('/')?);
-    // Out of the root that we see.
-    if path.contains("..") {
-        return None;
-    }
-    match controllers {
-        "" => Some(Hierarchy { root: root.to_owned(), group, files: VERSION_2 }),
-        _ if controllers.split(',').any(|controller| controller == "memory") => {
-            Some(Hierarchy { root: root.join("memory"), group, files: VERSION_1 })
-        }
-        _ => None,
-    }
+/// What the closest limit on the way up leaves.
+fn room_kib(group: &Group) -> Option<u64> {
+    let files = match group.version {
+        Version::One => VERSION_1,
+        Version::Two => VERSION_2,
+    };
+    let places = group.path.ancestors().take(NESTED_MAX).map(|path| group.root.join(path));
+    places.filter_map(|folder| room_at(&folder, &files)).min().map(|bytes| bytes / 1024)
 }
 
-impl Hierarchy {
-    /// What the closest limit on the way up leaves.
-    fn room_kib(&self) -> Option<u64> {
-        let groups = self.group.ancestors().take(NESTED_MAX);
-        groups.filter_map(|group| self.room_at(&self.root.join(group))).min().map(|bytes| bytes / 1024)
-    }
-
-    fn room_at(&self, folder: &Path) -> Option<u64> {
-        let number = |file: &str| small_file(&folder.join(file))?.trim().parse::<u64>().ok();
-        let limit = number(self.files.limit).filter(|limit| *limit < NO_LIMIT)?;
-        let usage = number(self.files.usage)?;
-        let stat = small_file(&folder.join("memory.stat")).unwrap_or_default();
-        let reclaimable =
-            stat.lines().find_map(|line| line.strip_prefix(self.files.reclaimable)?.parse().ok());
-        Some(limit.saturating_sub(usage.saturating_sub(reclaimable.unwrap_or(0))))
-    }
-}
-
-fn small_file(path: &Path) -> Option<String> {
-    let mut bytes = vec![0; FILE_MAX];
-    let read = File::open(path).ok()?.read_at(&mut bytes, 0).ok()?;
-    bytes.truncate(read);
-    String::from_utf8(bytes).ok()
+fn room_at(folder: &Path, files: &Files) -> Option<u64> {
+    let number = |file: &str| small_file(&folder.join(file))?.trim().parse::<u64>().ok();
+    let limit = number(files.limit).filter(|limit| *limit < NO_LIMIT)?;
+    let usage = number(files.usage)?;
+    let stat = small_file(&folder.join("memory.stat")).unwrap_or_default();
+    let reclaimable = stat.lines().find_map(|line| line.strip_prefix(files.reclaimable)?.parse().ok());
+    Some(limit.saturating_sub(usage.saturating_sub(reclaimable.unwrap_or(0))))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::folder::Folder;
 
     #[test]
     fn own_memory_is_told() {
@@ -160,24 +129,11 @@ mod tests {
         assert_eq!(available_kib("MemFree: 9 kB\n"), None);
     }
 
-    /// A folder that goes away with the test.
-    struct Folder(PathBuf);
-
-    impl Drop for Folder {
-        fn drop(&mut self) {
-            let _ = fs::remove_dir_all(&self.0);
-        }
-    }
-
     #[test]
     fn the_closest_limit_counts() {
-        let folder = Folder(std::env::temp_dir().join(format!("glg-groups-{}", std::process::id())));
-        let put = |group: &str, file: &str, text: &str| {
-            let place = folder.0.join(group);
-            fs::create_dir_all(&place).unwrap();
-            fs::write(place.join(file), text).unwrap();
-        };
-        let room = |groups: &str| group_room_kib(groups, &folder.0);
+        let folder = Folder::new("limits");
+        let put = |group: &str, file: &str, text: &str| folder.put(group, file, text);
+        let room = |groups: &str| group_room_kib(&Groups::new(groups, &folder.0));
         put("", "memory.stat", "inactive_file 0\n");
         assert_eq!(room("0::/apps/gateway\n"), None, "the root has no limit");
         put("apps/gateway", "memory.max", "max\n");

@@ -25,6 +25,7 @@ use glg_engine::traces::{Target, Tracer};
 use glg_proto::proof::Proof as Proven;
 
 use crate::config;
+use crate::groups::Groups;
 use crate::probes::monotonic_ns;
 use crate::remote::{self, Remote};
 
@@ -151,9 +152,8 @@ fn observe(
     for (moment, look) in moments(plan, seed) {
         thread::sleep(Duration::from_millis(moment).saturating_sub(begin.elapsed()));
         let from = Instant::now();
-        // What a stopped thread has in its registers does not come into memory, however often it is looked at.
-        if remote::stat(pid).is_some_and(|stat| matches!(stat.state, 'T' | 't')) {
-            proof.abstain(Error::Unsupported("the process is stopped"));
+        if let Some(why) = halted(pid) {
+            proof.halt(why);
         }
         match (look, &places) {
             (Look::Pass, Some(places)) => {
@@ -168,6 +168,17 @@ fn observe(
         spent += from.elapsed();
     }
     Ok(spent)
+}
+
+/// Why a process cannot go on, if so.
+fn halted(pid: u32) -> Option<&'static str> {
+    if remote::stat(pid).is_some_and(|stat| matches!(stat.state, 'T' | 't')) {
+        Some("the process is stopped")
+    } else if Groups::of(pid).is_some_and(|groups| groups.are_frozen()) {
+        Some("the process is frozen with its control group")
+    } else {
+        None
+    }
 }
 
 fn describe_all(

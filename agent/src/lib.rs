@@ -8,7 +8,10 @@ pub mod doctor;
 pub mod document;
 pub mod dump;
 pub mod flash;
+#[cfg(test)]
+mod folder;
 mod footprint;
+mod groups;
 mod hex;
 pub mod json;
 pub mod keys;

@@ -4,12 +4,14 @@
 mod common;
 
 use std::collections::BTreeMap;
+use std::fs;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::thread;
 use std::time::{Duration, Instant};
 
 use common::{GO, Program, Seen, agent, eventually, for_every_release, program};
-use glg_engine::memory::{Error, Memory, Run};
+use glg_engine::memory::{Addr, Error, Memory, Run};
 use glg_engine::reach::proof::{Grade, Look, Plan, Proof, moments};
 use glg_engine::reach::{Abstained, Places, ReachLimits, Region, Subject};
 use goleakguard::remote::stat;
@@ -83,6 +85,10 @@ fn leaks_json(pid: u32, observe: &str) -> Value {
     let out = Command::new(agent()).args(command).output().unwrap();
     assert!(out.status.success(), "{}", String::from_utf8_lossy(&out.stderr));
     serde_json::from_slice(&out.stdout).unwrap()
+}
+
+fn nobody_is_proven(told: &Value) {
+    assert!(told["leaked"].as_array().unwrap().iter().all(|leak| leak["grade"] != "proven"), "{told}");
 }
 
 #[test]
@@ -279,5 +285,117 @@ fn of_a_stopped_process_nothing_is_proven() {
     eventually("a stopped process", || (stat(target.pid())?.state == 'T').then_some(()));
     let told = leaks_json(target.pid(), "300ms");
     assert_eq!(told["abstained"], "the process is stopped");
-    assert!(told["leaked"].as_array().unwrap().iter().all(|leak| leak["grade"] != "proven"), "{told}");
+    nobody_is_proven(&told);
+}
+
+/// That nobody runs then means nothing.
+#[test]
+fn nobody_is_stuck_in_a_process_that_cannot_go_on() {
+    let target = Program::start(&program(GO, "leaks"), &[]);
+    let mut seen = Seen::open(target.pid());
+    let proof = look(&mut seen, None, LIMITS, PLAN, 1, &mut || false);
+    let growing: Vec<Addr> = proof.findings(PLAN).iter().map(|found| found.gopc).collect();
+    for halted in [false, true] {
+        let mut proof = Proof::new(seen.runtime.layout, LIMITS);
+        proof.known_to_grow(&growing);
+        for nth in 0..3 {
+            proof.glance(&seen.runtime, seen.remote.process().memory).unwrap();
+            if halted && nth == 1 {
+                proof.halt("it is stopped");
+            }
+        }
+        let stuck = proof.findings(PLAN).iter().filter(|found| found.grade == Grade::Stuck).count();
+        assert_eq!(stuck == 0, halted, "{stuck}");
+    }
+}
+
+/// Nor is it seen of a thread that runs; but whoever is preempted has it on its stack.
+#[test]
+fn while_one_runs_that_is_never_preempted_nothing_is_proven() {
+    for_every_release(|release| {
+        let mut target = Program::start(&program(release, "leaks"), &["spins"]);
+        let expected = Expected::of(&mut target);
+        assert_eq!(expected.alive.values().collect::<Vec<_>>(), ["by a register"]);
+        let told = leaks_json(target.pid(), "300ms");
+        let why = told["abstained"].as_str().unwrap_or_default();
+        assert!(why.contains("ran all the time and was never preempted"), "Go {release}: {told}");
+        nobody_is_proven(&told);
+
+        let target = Program::start(&program(release, "leaks"), &["spins", "preempted"]);
+        let told = leaks_json(target.pid(), "2s");
+        assert_eq!(told["abstained"], Value::Null, "Go {release}");
+        nobody_is_proven(&told);
+    });
+}
+
+/// A control group of the test's own, with the file that freezes it and what is written there; it goes away, thawed,
+/// with the test.
+struct Frozen {
+    folder: PathBuf,
+    file: &'static str,
+    words: [&'static str; 2],
+}
+
+impl Frozen {
+    /// One in each hierarchy that can freeze.
+    fn everywhere() -> Vec<Frozen> {
+        let root = Path::new("/sys/fs/cgroup");
+        let has_groups = |folder: &Path| folder.join("cgroup.procs").exists();
+        let all = ["freezer", "unified", ""].map(|name| root.join(name));
+        if !all.iter().any(|folder| has_groups(folder)) {
+            // On a machine that is nobody's but the test's.
+            let mounted =
+                Command::new("mount").args(["-t", "cgroup2", "none"]).arg(root).status().unwrap().success();
+            assert!(mounted, "no control groups");
+        }
+        let of = |folder: PathBuf| {
+            let (file, words) = match folder.ends_with("freezer") {
+                true => ("freezer.state", ["FROZEN", "THAWED"]),
+                false => ("cgroup.freeze", ["1", "0"]),
+            };
+            let folder = folder.join(format!("glg-test-{}", std::process::id()));
+            fs::create_dir(&folder).unwrap();
+            Frozen { folder, file, words }
+        };
+        all.into_iter().filter(|folder| has_groups(folder)).map(of).collect()
+    }
+
+    fn freeze(&self, pid: u32) {
+        fs::write(self.folder.join("cgroup.procs"), pid.to_string()).unwrap();
+        fs::write(self.folder.join(self.file), self.words[0]).unwrap();
+    }
+
+    fn thaw(&self) {
+        fs::write(self.folder.join(self.file), self.words[1]).unwrap();
+    }
+}
+
+impl Drop for Frozen {
+    fn drop(&mut self) {
+        let _ = fs::write(self.folder.join(self.file), self.words[1]);
+        // Who is in it goes back to where all are.
+        let above = self.folder.parent().map(|above| above.join("cgroup.procs")).unwrap_or_default();
+        for pid in fs::read_to_string(self.folder.join("cgroup.procs")).unwrap_or_default().lines() {
+            let _ = fs::write(&above, pid);
+        }
+        let _ = fs::remove_dir(&self.folder);
+    }
+}
+
+/// Nor of one that is frozen, which it cannot be told by itself.
+#[test]
+fn of_a_frozen_process_nothing_is_proven() {
+    let target = Program::start(&program(GO, "leaks"), &[]);
+    let all = Frozen::everywhere();
+    assert!(!all.is_empty(), "nothing can be frozen here");
+    for group in all {
+        group.freeze(target.pid());
+        let told = eventually("a frozen process", || {
+            let told = leaks_json(target.pid(), "300ms");
+            (told["abstained"] == "the process is frozen with its control group").then_some(told)
+        });
+        nobody_is_proven(&told);
+        group.thaw();
+        eventually("it is thawed", || leaks_json(target.pid(), "300ms")["abstained"].is_null().then_some(()));
+    }
 }

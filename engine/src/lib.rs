@@ -49,6 +49,7 @@ pub mod pclntab;
 pub mod pclntab_search;
 pub mod probe_point;
 pub mod reach;
+mod remembered;
 pub mod runtime;
 pub mod spool;
 pub mod stack;

@@ -9,7 +9,7 @@ use heapless::Vec;
 use crate::elf::{Elf, Extent};
 use crate::layout::{Arch, Moduledata};
 use crate::memory::{Error, Image, Va, le};
-use crate::pclntab::Pclntab;
+use crate::pclntab::{InlineTrees, Pclntab};
 
 /// Bytes read in one piece; a multiple of words and of relocations.
 const PIECE: usize = 24 * 168;
@@ -91,6 +91,21 @@ impl Module {
         let mut bytes = [0u8; 8];
         image.read_at(elf.file_offset(at).ok_or(malformed)?, &mut bytes)?;
         Ok(Va(u64::from_le_bytes(bytes)))
+    }
+
+    /// Where the inline trees and the maps of frames are.
+    ///
+    /// # Errors
+    /// As [`Module::address`].
+    pub fn inline_trees(
+        &self,
+        elf: &Elf,
+        image: &mut dyn Image,
+        layout: &Moduledata,
+    ) -> Result<InlineTrees, Error> {
+        let outside = Error::Malformed { what: "moduledata", at: self.at.0 };
+        let at = elf.file_offset(self.address(elf, image, layout.gofunc)?);
+        at.map(InlineTrees).ok_or(outside)
     }
 }
 

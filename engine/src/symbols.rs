@@ -14,12 +14,11 @@ use crate::arguments::Arguments;
 use crate::memory::{Addr, Bias, Error, Image, Va};
 use crate::moduledata::Module;
 use crate::pclntab::{Frame, InlineTrees, Live, Pclntab, printed_name};
+use crate::remembered::{Remember, Remembered};
 use crate::runtime::{Owner, Runtime};
 use crate::stack::{Physical, Place};
 use kind::Kind;
 
-/// Places looked at before an older entry is given up.
-const PROBES: usize = 4;
 /// What code is called that the program's own function table does not cover.
 pub(crate) const ELSEWHERE: &str = "code in another module";
 /// What code is called whose functions alone would take more text than may be remembered.
@@ -70,11 +69,23 @@ struct Known {
     owner: Owner,
 }
 
-impl Known {
+impl Remember for Known {
+    type Key = (Addr, Meaning);
+
+    fn key(&self) -> (Addr, Meaning) {
+        (self.pc, self.meaning)
+    }
+
+    fn number((pc, meaning): (Addr, Meaning)) -> u64 {
+        pc.0 ^ (meaning as u64) << 61
+    }
+
     fn bytes(&self) -> usize {
         self.text.len() + self.arguments.1.len() + self.frames.len() * size_of::<Shown>()
     }
+}
 
+impl Known {
     /// A part of the text, with the arguments if their place is in it.
     fn lines(&self, part: Range<usize>, at: Addr) -> Lines<'_> {
         let (place, arguments) = &self.arguments;
@@ -108,8 +119,7 @@ pub struct Symbols {
     code: Range<Va>,
     minor: u16,
     wrapper_id: u8,
-    slots: Vec<Option<Known>>,
-    text_bytes: usize,
+    known: Remembered<Known>,
     text_max: usize,
 }
 
@@ -126,7 +136,7 @@ impl Symbols {
     /// Bytes that a table takes.
     #[must_use]
     pub fn bytes(places: usize, text_max: usize) -> usize {
-        slots_for(places) * size_of::<Option<Known>>() + text_max
+        Remembered::<Known>::bytes(places, text_max)
     }
 
     /// An empty table that remembers at least `places` addresses and `text_max` bytes of text, for the program
@@ -142,17 +152,14 @@ impl Symbols {
     ) -> Result<Symbols, Error> {
         let (elf, layout) = (&runtime.elf, runtime.layout);
         let module = Module::find(elf, image, &layout.moduledata, &runtime.pclntab)?;
-        let gofunc = module.address(elf, image, layout.moduledata.gofunc)?;
-        let outside = Error::Malformed { what: "moduledata", at: module.at.0 };
         Ok(Symbols {
             table: runtime.pclntab,
-            trees: InlineTrees(elf.file_offset(gofunc).ok_or(outside)?),
+            trees: module.inline_trees(elf, image, &layout.moduledata)?,
             bias: runtime.bias,
             code: runtime.code.clone(),
             minor: runtime.go.minor,
             wrapper_id: layout.wrapper_id,
-            slots: (0..slots_for(places)).map(|_| None).collect(),
-            text_bytes: 0,
+            known: Remembered::new(places, text_max),
             text_max,
         })
     }
@@ -160,7 +167,7 @@ impl Symbols {
     /// What unwinding needs to know; `None` for code that Go's table does not know.
     pub(crate) fn place(&mut self, image: &mut dyn Image, pc: Addr, meaning: Meaning) -> Option<Place> {
         let slot = self.find(image, pc, meaning);
-        let place = self.slots.get(slot)?.as_ref()?.place?;
+        let place = self.known.get(slot)?.place?;
         Some(Place { slot: u32::try_from(slot).unwrap_or(u32::MAX), ..place })
     }
 
@@ -254,47 +261,27 @@ impl Symbols {
 
     fn known(&mut self, image: &mut dyn Image, pc: Addr, meaning: Meaning) -> Option<&Known> {
         let slot = self.find(image, pc, meaning);
-        self.slots.get(slot)?.as_ref()
+        self.known.get(slot)
     }
 
     /// What is known of where a frame goes on: still in the slot where unwinding has met it, as a rule.
     fn known_of(&mut self, image: &mut dyn Image, frame: &Physical) -> Option<&Known> {
         let meaning = if frame.stopped { Meaning::Instruction } else { Meaning::Return };
         let slot = usize::try_from(frame.slot).unwrap_or(usize::MAX);
-        let known = self.slots.get(slot).and_then(Option::as_ref);
-        let slot = match known {
-            Some(known) if known.pc == frame.pc && known.meaning == meaning => slot,
+        let slot = match self.known.get(slot) {
+            Some(known) if known.key() == (frame.pc, meaning) => slot,
             _ => self.find(image, frame.pc, meaning),
         };
-        self.slots.get(slot)?.as_ref()
+        self.known.get(slot)
     }
 
     /// The slot in which an address is known from now on.
     fn find(&mut self, image: &mut dyn Image, pc: Addr, meaning: Meaning) -> usize {
-        let mask = self.slots.len() - 1;
-        let mixed = (pc.0 ^ (meaning as u64) << 61).wrapping_mul(0x9E37_79B9_7F4A_7C15);
-        let first = usize::try_from(mixed >> 33).unwrap_or(0);
-        let places = (0..PROBES).map(|i| (first + i) & mask);
-        let slot = |at: usize| self.slots.get(at).and_then(Option::as_ref);
-        let found = places.clone().find(|at| slot(*at).is_some_and(|k| k.pc == pc && k.meaning == meaning));
-        if let Some(at) = found {
-            return at;
-        }
-        let free = places.clone().find(|at| slot(*at).is_none());
-        let at = free.unwrap_or(first & mask);
-        let known = self.look_up(image, pc, meaning);
-        self.remember(at, known);
-        at
-    }
-
-    fn remember(&mut self, at: usize, known: Known) {
-        if self.text_bytes + known.bytes() > self.text_max {
-            self.slots.fill_with(|| None);
-            self.text_bytes = 0;
-        }
-        self.text_bytes += known.bytes();
-        let old = self.slots.get_mut(at).and_then(|slot| slot.replace(known));
-        self.text_bytes -= old.map_or(0, |old| old.bytes());
+        self.known.find((pc, meaning)).unwrap_or_else(|at| {
+            let known = self.look_up(image, pc, meaning);
+            self.known.put(at, known);
+            at
+        })
     }
 
     fn look_up(&self, image: &mut dyn Image, pc: Addr, meaning: Meaning) -> Known {
@@ -323,16 +310,8 @@ impl Symbols {
         } else {
             self.describe(image, &mut known, at, offset)
         };
-        let ends = outer.ends(&code);
-        known.place = Some(Place {
-            entry: code.entry.biased(self.bias),
-            frame_bytes: code.frame_bytes,
-            ends,
-            injected: outer.injected,
-            traps: outer.traps,
-            argument_bytes: known.arguments.1.reach(),
-            slot: 0,
-        });
+        let argument_bytes = known.arguments.1.reach();
+        known.place = Some(Place { argument_bytes, ..outer.place(&code, self.bias) });
         known.owner = outer.owner;
         if known.bytes() > self.text_max {
             known.arguments = Default::default();
@@ -396,10 +375,6 @@ fn describe_as(known: &mut Known, what: &str) {
     let end = if known.meaning == Meaning::Creation { what.len() } else { text.len() };
     known.frames = Box::new([Kind { public: true, ..Kind::default() }.shown(end, known.pc, false)]);
     known.text = text.into_boxed_str();
-}
-
-fn slots_for(places: usize) -> usize {
-    places.max(PROBES).next_power_of_two()
 }
 
 /// ` +0x1d` where there is an offset, and the end of the line.

@@ -19,7 +19,7 @@ use crate::stack::{Copied, End, Physical, Unwound, unwind};
 use crate::symbols::{Meaning, Symbols};
 
 pub use record::Traced;
-pub(crate) use record::{Tick, read_again, read_one, read_still};
+pub(crate) use record::{Tick, read_again, read_one, read_still, scheduled};
 use record::{decode, raw_status, record_bytes};
 
 /// Goroutines read in one go, and places of `allgs`.

@@ -40,6 +40,8 @@ const READS: u64 = 50_000;
 /// A program, made once.
 struct Process {
     space: Space,
+    /// The same, once whoever ran was preempted and goes on.
+    later: Space,
     runtime: Runtime,
     places: Places,
     regions: Option<Vec<Region>>,
@@ -57,11 +59,13 @@ fn programs() -> &'static [Process] {
         };
         let runtimes: Vec<Runtime> = all.filter_map(open).collect();
         let make = |(seed, runtime): (u64, &Runtime)| {
-            let Made { world, runtime, places, regions } = Made::new(runtime, seed);
-            let space = world.heap.space;
+            let Made { mut world, runtime, places, regions } = Made::new(runtime, seed);
+            let space = world.heap.space.clone();
+            world.preempt();
+            let later = world.heap.space;
             let words = |(at, len): (u64, usize)| (at..at + len as u64).step_by(8);
             let full = space.regions().flat_map(words).filter(|at| space.get(*at) != 0).collect();
-            Process { space, runtime, places, regions, full }
+            Process { space, later, runtime, places, regions, full }
         };
         let many = (0..PROGRAMS).flat_map(|_| &runtimes);
         (0..).zip(many).map(make).collect()
@@ -159,6 +163,7 @@ fn run(data: &[u8]) -> Option<(usize, bool)> {
         assert_eq!(proof.pass(&mut subject), Ok(()), "a process that has not ended");
         let reads = damaged.reads - before;
         assert!(reads <= time + GLANCE, "{reads} reads, time is up after {time}");
+        damaged.space = &program.later;
         assert_eq!(proof.glance(&program.runtime, &mut damaged), Ok(()), "a process that has not ended");
     }
     let most = memory_bytes as u64 + BUFFERS;

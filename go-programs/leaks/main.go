@@ -4,7 +4,9 @@
 // It prints "READY <pid>" when all of them are at rest, and answers `expected` with their numbers: "leaked" can never
 // go on, "alive" can, and of "unclear" it cannot be known from outside. With the argument "movers" all are alive, and
 // what they wait for is moved about all the time, as often as a second argument says, "50us": `moves` says how often
-// that was done. With the argument "frames" all are alive, too: what they wait for is held by frames of every kind.
+// that was done. With the argument "frames" all are alive, too: what they wait for is held by frames of every kind. With
+// the argument "spins" one is alive, by what another one has in a register; that one is never preempted, unless a second
+// argument says "preempted".
 package main
 
 import (
@@ -34,7 +36,7 @@ var (
 )
 
 func main() {
-	mode := ""
+	mode, last := "", func() {}
 	if len(os.Args) > 1 {
 		mode = os.Args[1]
 	}
@@ -49,6 +51,9 @@ func main() {
 		for _, more := range otherFrames {
 			more()
 		}
+	case "spins":
+		withoutPreemption(os.Args[2:])
+		last = spin
 	default:
 		// What only a finaliser or a weak pointer reaches stays as it is, but for what is to be in their queues.
 		debug.SetGCPercent(-1)
@@ -62,6 +67,7 @@ func main() {
 		}
 	}
 	awaitRest()
+	last()
 	oracle.Serve(map[string]oracle.Command{
 		"expected": func() any {
 			lock.Lock()

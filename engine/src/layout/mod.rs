@@ -136,6 +136,8 @@ pub struct M {
     pub incgo: u16,
     /// Number of the system call it is in or was in last, 4 bytes, as its p counts them.
     pub syscalltick: u16,
+    /// The p that it had when it went into that system call.
+    pub oldp: u16,
     /// Next m in `runtime.allm`.
     pub alllink: u16,
     /// Goroutine locked to it.

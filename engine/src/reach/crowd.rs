@@ -59,7 +59,7 @@ pub(super) struct Seen {
 }
 
 impl Seen {
-    /// Whether it has not run and waits as before. That the runtime has moved its stack is no difference.
+    /// Whether it has not run and waits as before. That the collector has moved its stack is no difference.
     pub(super) fn is_as(&self, before: &Seen) -> bool {
         self.is_parked_as(before) && self.stands() && before.stands()
     }
@@ -68,7 +68,9 @@ impl Seen {
     /// meanwhile.
     pub(super) fn is_parked_as(&self, before: &Seen) -> bool {
         let what = |seen: &Seen| (seen.g, seen.goid, seen.wait, seen.ran, seen.depth, seen.waiting);
-        what(self) == what(before) && self.is_parked() && before.is_parked()
+        // Set once in each wait (`markroot`), and to zero by whoever lets it run (`execute`); `ran` wraps.
+        let noted = before.since_s == 0 || self.since_s == before.since_s;
+        what(self) == what(before) && noted && self.is_parked() && before.is_parked()
     }
 
     /// Whether it does not run until it is woken.
@@ -245,5 +247,34 @@ fn waits_for_others(layout: &Layout, wait: Wait, reason: u8) -> bool {
         // Since Go 1.26 none of the user's locks has this name any more.
         Wait::Semacquire => layout.sudog.elem_vp.is_none(),
         _ => false,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn who_waits_once_more_has_run() {
+        let seen = |since_s| Seen {
+            g: Addr(0xc000_0000),
+            goid: 7,
+            sp: 0xc000_1f00,
+            waiting: 0,
+            gopc: 0x40_1000,
+            depth: 0x100,
+            since_s,
+            parent: 1,
+            role: Role::Waits,
+            wait: Wait::ChanReceive,
+            ran: 3,
+            status: Status::Waiting,
+        };
+        // Nobody has noted yet that it waits, or somebody has now.
+        assert!(seen(0).is_as(&seen(0)) && seen(90).is_as(&seen(0)) && seen(90).is_as(&seen(90)));
+        // After 256 stops it has the number that it had, but not the time.
+        assert!(!seen(0).is_as(&seen(90)) && !seen(91).is_as(&seen(90)));
+        // The collector may move its stack.
+        assert!(Seen { sp: 0xc000_2f00, ..seen(0) }.is_as(&seen(0)));
     }
 }

@@ -7,15 +7,17 @@ use alloc::vec::Vec;
 
 use crate::memory::{Addr, Error, Image, Memory, Va, le};
 use crate::pclntab::{InlineTrees, Maps, StackObject};
+use crate::remembered::{Remember, Remembered};
 use crate::runtime::Runtime;
 use crate::stack::{Copied, End, Ends, Physical, Place, Start, unwind};
 use crate::symbols::kind::Kind;
 
-/// Places in code that are remembered, and how many are looked at for one before it is given up.
+/// Places in code that are remembered.
 const PLACES: usize = 4096;
-const PROBES: usize = 4;
 /// Bytes of what is remembered of them, besides.
 const WORDS_MAX: usize = 256 << 10;
+/// Bytes of a `_defer` at most.
+const DEFERRED_BYTES: usize = 256;
 /// Frames of a stack, and calls that it has deferred.
 const FRAMES_MAX: usize = 256;
 const DEFERRED_MAX: usize = 256;
@@ -69,8 +71,7 @@ pub struct Standing {
 
 /// What is known of a program's frames.
 pub struct Frames {
-    slots: Vec<Option<Known>>,
-    held: usize,
+    known: Remembered<Known>,
     frames: Vec<Physical>,
     objects: Vec<Object>,
     queue: Vec<usize>,
@@ -92,8 +93,7 @@ impl Default for Frames {
     /// Of a program of which nothing is known yet.
     fn default() -> Frames {
         Frames {
-            slots: (0..PLACES).map(|_| None).collect(),
-            held: 0,
+            known: Remembered::new(PLACES, WORDS_MAX),
             frames: Vec::with_capacity(FRAMES_MAX),
             objects: Vec::new(),
             queue: Vec::new(),
@@ -103,8 +103,7 @@ impl Default for Frames {
 
 impl Frames {
     /// Bytes that they take at most.
-    pub(super) const BYTES: usize = PLACES * size_of::<Option<Known>>()
-        + WORDS_MAX
+    pub(super) const BYTES: usize = Remembered::<Known>::bytes(PLACES, WORDS_MAX)
         + FRAMES_MAX * size_of::<Physical>()
         + OBJECTS_MAX * (size_of::<Object>() + size_of::<usize>());
 
@@ -124,13 +123,13 @@ impl Frames {
         let (arch, start) = (program.runtime.layout.arch, standing.start);
         let unwound = unwind(arch, start, stack, FRAMES_MAX, &mut frames, &mut |pc| {
             let slot = self.find(program, pc);
-            let place = self.slots.get(slot)?.as_ref()?.place?;
+            let place = self.known.get(slot)?.place?;
             Some(Place { slot: u32::try_from(slot).unwrap_or(u32::MAX), ..place })
         });
         let known = unwound.end == End::Complete
             && frames
                 .last()
-                .and_then(|last| self.known(last)?.place)
+                .and_then(|last| self.of(last)?.place)
                 .is_some_and(|last| last.ends == Ends::Always)
             && self.place_objects(&frames);
         let (mut objects, mut queue) = (core::mem::take(&mut self.objects), core::mem::take(&mut self.queue));
@@ -149,7 +148,7 @@ impl Frames {
         let mut objects = core::mem::take(&mut self.objects);
         objects.clear();
         let known = frames.iter().all(|frame| {
-            let words = self.known(frame).and_then(|known| known.words.as_ref());
+            let words = self.of(frame).and_then(|known| known.words.as_ref());
             words.is_some_and(|words| {
                 let room = OBJECTS_MAX - objects.len();
                 objects.extend(words.objects.iter().take(room).map(|stretch| {
@@ -166,7 +165,7 @@ impl Frames {
 
     /// Visits the live words of a frame; `false` where they are not all in the copy.
     fn live(&self, frame: &Physical, reached: &mut Reached<'_, '_>) -> bool {
-        let words = self.known(frame).and_then(|known| known.words.as_ref());
+        let words = self.of(frame).and_then(|known| known.words.as_ref());
         words.is_some_and(|words| {
             words.live.iter().all(|stretch| {
                 let (at, bytes) = stretch.of(frame);
@@ -176,33 +175,32 @@ impl Frames {
     }
 
     /// What is known of a frame, if it is still where unwinding has met it.
-    fn known(&self, frame: &Physical) -> Option<&Known> {
-        let known = self.slots.get(usize::try_from(frame.slot).ok()?)?.as_ref()?;
+    fn of(&self, frame: &Physical) -> Option<&Known> {
+        let known = self.known.get(usize::try_from(frame.slot).ok()?)?;
         (known.pc == frame.pc && !frame.stopped).then_some(known)
     }
 
     /// The slot in which an address is known from now on.
     fn find(&mut self, program: &mut Program<'_>, pc: Addr) -> usize {
-        let first = usize::try_from(pc.0.wrapping_mul(0x9E37_79B9_7F4A_7C15) >> 33).unwrap_or(0);
-        let places = (0..PROBES).map(|i| (first + i) % PLACES);
-        let slot = |at: usize| self.slots.get(at).and_then(Option::as_ref);
-        if let Some(at) = places.clone().find(|at| slot(*at).is_some_and(|known| known.pc == pc)) {
-            return at;
-        }
-        let at = places.clone().find(|at| slot(*at).is_none()).unwrap_or(first % PLACES);
-        let known = look_up(program, pc).unwrap_or(Known { pc, place: None, words: None });
-        if self.held + known.bytes() > WORDS_MAX {
-            self.slots.fill_with(|| None);
-            self.held = 0;
-        }
-        self.held += known.bytes();
-        let old = self.slots.get_mut(at).and_then(|slot| slot.replace(known));
-        self.held -= old.map_or(0, |old| old.bytes());
-        at
+        self.known.find(pc).unwrap_or_else(|at| {
+            let known = look_up(program, pc).unwrap_or(Known { pc, place: None, words: None });
+            self.known.put(at, known);
+            at
+        })
     }
 }
 
-impl Known {
+impl Remember for Known {
+    type Key = Addr;
+
+    fn key(&self) -> Addr {
+        self.pc
+    }
+
+    fn number(pc: Addr) -> u64 {
+        pc.0
+    }
+
     fn bytes(&self) -> usize {
         let stretches = |words: &Words| words.live.len() + words.objects.len();
         self.words.as_ref().map_or(0, stretches) * size_of::<Stretch>()
@@ -232,8 +230,13 @@ impl Reached<'_, '_> {
     fn words(&mut self, at: u64, bytes: usize) -> bool {
         let Some(found) = self.stack.get(at, bytes) else { return false };
         (self.visit)(found);
-        found.as_chunks::<8>().0.iter().for_each(|word| self.word(u64::from_le_bytes(*word)));
+        self.lead(found);
         true
+    }
+
+    /// Reaches what words lead to on the stack.
+    fn lead(&mut self, words: &[u8]) {
+        words.as_chunks::<8>().0.iter().for_each(|word| self.word(u64::from_le_bytes(*word)));
     }
 
     /// Reaches what a word leads to on the stack, if it does.
@@ -266,18 +269,10 @@ fn look_up(program: &mut Program<'_>, pc: Addr) -> Result<Known, Error> {
     let (table, va) = (&runtime.pclntab, pc.unbiased(runtime.bias));
     let code = table.code(*image, va)?;
     let kind = Kind::of(&table.function(*image, va)?, runtime.go.minor);
-    let place = Place {
-        entry: code.entry.biased(runtime.bias),
-        frame_bytes: code.frame_bytes,
-        ends: kind.ends(&code),
-        injected: kind.injected,
-        traps: kind.traps,
-        argument_bytes: 0,
-        slot: 0,
-    };
+    let place = kind.place(&code, runtime.bias);
     // Who was stopped at any instruction may have in use whatever is there; and nothing was called at the entry.
     let words = match code.frame_bytes {
-        Some(bytes) if !kind.injected && va != code.entry => {
+        Some(bytes) if !place.injected && va != code.entry => {
             let own = bytes.saturating_sub(8);
             // What is too large, or makes no sense, is not known.
             table
@@ -318,26 +313,28 @@ fn words(maps: &Maps, own: u32) -> Option<Words> {
 }
 
 /// Visits the deferred calls of a goroutine, which no map tells of: they are on its stack or on the heap, one after the
-/// other as it comes.
+/// other as it comes, and those on the heap may lead back to the stack.
 fn deferred(program: &mut Program<'_>, first: Addr, reached: &mut Reached<'_, '_>) -> Result<bool, Error> {
     let l = &program.runtime.layout.deferred;
-    let (mut at, mut link) = (first.0, [0u8; 8]);
+    let (mut at, mut bytes) = (first.0, [0u8; DEFERRED_BYTES]);
+    let Some(record) = bytes.get_mut(..l.size.into()) else { return Ok(false) };
     for _ in 0..DEFERRED_MAX {
         if at == 0 {
             return Ok(true);
         }
         (reached.visit)(&at.to_le_bytes());
-        at = match reached.stack.get(at, l.size.into()) {
-            Some(record) => {
-                reached.words(at, record.len());
-                le::u64(record, l.link.into())?
-            }
-            None => match Addr(at).plus(l.link.into()).and_then(|at| program.memory.read(at, &mut link)) {
-                Ok(()) => u64::from_le_bytes(link),
-                Err(Error::Unreadable { .. } | Error::Malformed { .. }) => return Ok(false),
-                Err(error) => return Err(error),
-            },
-        };
+        if let Some(found) = reached.stack.get(at, record.len()) {
+            reached.words(at, found.len());
+            at = le::u64(found, l.link.into())?;
+            continue;
+        }
+        match program.memory.read(Addr(at), record) {
+            Ok(()) => {}
+            Err(Error::Unreadable { .. } | Error::Malformed { .. }) => return Ok(false),
+            Err(error) => return Err(error),
+        }
+        reached.lead(record);
+        at = le::u64(record, l.link.into())?;
     }
     Ok(false)
 }

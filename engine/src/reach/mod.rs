@@ -65,6 +65,13 @@ pub enum Abstained {
     Goroutines,
     /// It has C in it, and it was not said where C keeps its data.
     Cgo,
+    /// This goroutine ran all the time and was never preempted: what it has in registers has never been in memory. Go
+    /// preempts whoever has run for 10 ms (`forcePreemptNS` of `runtime/proc.go`), unless it must not
+    /// (`GODEBUG=asyncpreemptoff=1`) or the process gets no time.
+    NeverPreempted(u64),
+    /// The process cannot go on at all, for this reason. What its threads have in registers is never in memory then, and
+    /// that nobody runs means nothing.
+    Halted(&'static str),
     /// What the runtime says of itself changed again and again while it was read, or could not be read.
     Restless,
     /// Something of the runtime was not found.
@@ -80,8 +87,12 @@ impl fmt::Display for Abstained {
             Abstained::Time => f.write_str("the heap takes longer to look at than prove.max_seconds"),
             Abstained::Goroutines => f.write_str("there are more goroutines than prove.max_goroutines"),
             Abstained::Cgo => f.write_str("cgo: where C keeps its data is not known"),
+            Abstained::NeverPreempted(goid) => write!(
+                f,
+                "goroutine {goid} ran all the time and was never preempted: what it has in registers is not known"
+            ),
             Abstained::Restless => f.write_str("the runtime's own data did not hold still"),
-            Abstained::Unsupported(what) => f.write_str(what),
+            Abstained::Halted(what) | Abstained::Unsupported(what) => f.write_str(what),
         }
     }
 }

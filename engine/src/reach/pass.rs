@@ -134,6 +134,7 @@ impl Pass {
         self.roots(subject)?;
         self.settle(subject)?;
         self.look_again(subject)?;
+        self.still.keep();
         let waiting = self.crowd.all.iter().filter(|seen| seen.waits()).count();
         Ok(Figures {
             goroutines: self.crowd.all.iter().filter(|seen| seen.role != Role::Dead).count() as u64,
@@ -148,7 +149,9 @@ impl Pass {
     /// Only looks who has run.
     pub(super) fn glance(&mut self, runtime: &Runtime, memory: &mut dyn Memory) -> Result<(), Stop> {
         self.crowd.look(runtime, memory, self.limits.goroutines)?;
-        self.still.look(runtime, memory, &self.crowd)
+        self.still.look(runtime, memory, &self.crowd)?;
+        self.still.keep();
+        Ok(())
     }
 
     /// Whether nobody can wake the goroutine at this place.
@@ -183,8 +186,9 @@ impl Pass {
         self.stacks.scan(subject, known, live.map(|seen| seen.g), &mut self.marker)
     }
 
-    /// Marks until nobody is woken any more.
-    fn settle(&mut self, subject: &mut Subject<'_>) -> Result<(), Stop> {
+    /// Marks until nobody is woken any more; says how many were.
+    fn settle(&mut self, subject: &mut Subject<'_>) -> Result<usize, Stop> {
+        let mut all = 0;
         loop {
             let layout = subject.runtime.layout;
             self.marker.drain(layout, &self.crowd, subject.memory, self.limits.memory_bytes)?;
@@ -197,8 +201,9 @@ impl Pass {
             });
             if woken.is_empty() {
                 self.marker.wake = woken;
-                return Ok(());
+                return Ok(all);
             }
+            all += woken.len();
             // As they lie in memory, where one is read with the next.
             woken.sort_unstable();
             let of = |who: &u32| self.crowd.all.get(usize::try_from(*who).unwrap_or(usize::MAX));
@@ -208,8 +213,8 @@ impl Pass {
         }
     }
 
-    /// Whoever ran meanwhile, and what came into use, counts as in use; until nobody who waits has run any
-    /// more.
+    /// Whoever ran meanwhile, and what came into use, counts as in use; until nobody who waits is woken and no stack
+    /// moves any more, so that after every stack was looked at it was looked whether it had moved.
     fn look_again(&mut self, subject: &mut Subject<'_>) -> Result<(), Stop> {
         for nth in 0..LOOKS {
             let moved = self.wake_moved(subject)?;
@@ -219,32 +224,38 @@ impl Pass {
             let live = self.live.iter().copied();
             let known = Known { crowd: &self.crowd, still: &self.still };
             self.stacks.scan(subject, known, live, &mut self.marker)?;
-            self.settle(subject)?;
-            if nth > 0 && moved == 0 {
+            if self.settle(subject)? == 0 && moved == 0 && nth > 0 {
                 return Ok(());
             }
         }
         Err(Stop::Abstained(Abstained::Restless))
     }
 
-    /// Wakes those that are not as they were, and returns how many; notes all others that are alive, unless they have
-    /// not run since their stacks were looked at: these are as they were.
+    /// Wakes those that are not as they were; notes all others that are alive, unless they have not run since their
+    /// stacks were looked at, and these are where they were. The collector moves stacks that are mostly empty
+    /// (`shrinkstack` of `runtime/stack.go`): what was read meanwhile may have been anything. Returns how many of them
+    /// it has moved.
     fn wake_moved(&mut self, subject: &mut Subject<'_>) -> Result<usize, Stop> {
         self.live.clear();
-        let before = self.marker.wake.len();
-        let (known, marker, live) = (&self.crowd, &mut self.marker, &mut self.live);
+        let (known, marker, live) = (&mut self.crowd, &mut self.marker, &mut self.live);
+        let mut moved = 0;
         self.eyes.each(subject.runtime, subject.memory, self.limits.goroutines, &mut |now| {
             let who = known.place(now.g.0);
-            if who.and_then(|who| known.all.get(who)).is_some_and(|before| now.is_as(before)) {
-                return;
-            }
-            match who.filter(|who| marker.waits(*who)) {
-                Some(who) => marker.wake.push(u32::try_from(who).unwrap_or(u32::MAX)),
-                None if now.role == Role::Dead => {}
-                None => live.push(now.g),
+            let before = who.and_then(|who| known.all.get_mut(who)).filter(|before| now.is_as(before));
+            match (who.filter(|who| marker.waits(*who)), before) {
+                (Some(_), Some(_)) => {}
+                (None, Some(before)) if before.sp == now.sp => {}
+                (None, Some(before)) => {
+                    before.sp = now.sp;
+                    moved += 1;
+                    live.push(now.g);
+                }
+                (Some(who), None) => marker.wake.push(u32::try_from(who).unwrap_or(u32::MAX)),
+                (None, None) if now.role == Role::Dead => {}
+                (None, None) => live.push(now.g),
             }
         })?;
-        Ok(self.marker.wake.len() - before)
+        Ok(moved)
     }
 
     /// Begins once more with what is there now: all that was not there before, and all that is not waiting.

@@ -76,8 +76,7 @@ impl Places {
         // The linker leaves it out of programs that have no cleanups.
         let run = run.filter(|_| layout.cleanup_queue.is_some());
         let cleanups = run.map(of).transpose()?.unwrap_or_default();
-        let functions = module.address(&runtime.elf, image, layout.moduledata.gofunc).ok();
-        let frames = functions.and_then(|at| runtime.elf.file_offset(at)).map(InlineTrees);
+        let frames = module.inline_trees(&runtime.elf, image, &layout.moduledata).ok();
         let (arenas, module) = (heap.word.plus(apart)?, module.at.biased(bias));
         Ok(Places { heap, arenas, module, finalizers, cleanups, frames })
     }

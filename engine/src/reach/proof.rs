@@ -9,7 +9,7 @@ use super::crowd::{Role, Seen, lower_half};
 use super::pass::{Pass, Subject};
 use super::reasons::{Standing, is_stuck};
 use super::{Abstained, Figures, ReachLimits, Stop, held};
-use crate::layout::Layout;
+use crate::layout::{Layout, Status};
 use crate::memory::{Addr, Memory};
 use crate::runtime::Runtime;
 
@@ -113,6 +113,21 @@ struct Track {
     unreached: bool,
 }
 
+/// A goroutine that runs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Runner {
+    g: Addr,
+    goid: u64,
+    ran: u8,
+}
+
+impl Runner {
+    fn of(seen: &Seen) -> Option<Runner> {
+        let runs = seen.status == Status::Running;
+        runs.then_some(Runner { g: seen.g, goid: seen.goid, ran: seen.ran })
+    }
+}
+
 /// How many goroutines a `go` statement has at each pass.
 #[derive(Clone, Copy, Debug)]
 struct Site {
@@ -126,6 +141,8 @@ struct Site {
 pub struct Proof {
     pass: Pass,
     tracks: Vec<Track>,
+    /// Who ran at all looks and was not preempted between them.
+    runners: Vec<Runner>,
     sites: Vec<Site>,
     passes: u32,
     glances: u32,
@@ -147,6 +164,7 @@ impl Proof {
         Proof {
             pass,
             tracks,
+            runners: Vec::new(),
             sites,
             passes,
             glances,
@@ -177,6 +195,12 @@ impl Proof {
         }
     }
 
+    /// Nothing will be proven, and nobody is stuck but who the runtime itself says is leaked: the process cannot go on, for
+    /// this reason.
+    pub fn halt(&mut self, why: &'static str) {
+        self.abstained = Some(Abstained::Halted(why));
+    }
+
     /// Passes that agree, and glances.
     #[must_use]
     pub fn looks(&self) -> (u32, u32) {
@@ -186,7 +210,8 @@ impl Proof {
     /// Why nothing is proven, if so.
     #[must_use]
     pub fn abstained(&self) -> Option<Abstained> {
-        self.abstained
+        let runner = self.runners.first().filter(|_| self.passes + self.glances > 1);
+        self.abstained.or(runner.map(|runner| Abstained::NeverPreempted(runner.goid)))
     }
 
     /// A pass. What cannot be proven any more is only glanced at.
@@ -265,7 +290,12 @@ impl Proof {
                 |(who, seen): (usize, &_)| Track { seen: *seen, unreached: !proves || unreached(who) };
             tracks.extend(waiting.map(track));
             self.tracks = tracks;
+            self.runners = all.iter().filter_map(Runner::of).collect();
         } else {
+            self.runners.retain(|runner| {
+                let now = pass.crowd.place(runner.g.0).and_then(|who| pass.crowd.all.get(who));
+                now.and_then(Runner::of) == Some(*runner)
+            });
             self.tracks.retain_mut(|track| {
                 let Some(who) = pass.crowd.place(track.seen.g.0) else { return false };
                 track.unreached &= !proves || unreached(who);
@@ -303,6 +333,7 @@ impl Proof {
     #[must_use]
     pub fn findings(&self, plan: Plan) -> Vec<Finding> {
         let (alive, observed_s) = (self.alive(), self.observed_s(plan));
+        let halted = matches!(self.abstained, Some(Abstained::Halted(_)));
         let all = self.tracks.iter().filter(|track| track.seen.stands()).filter_map(|track| {
             let seen = &track.seen;
             let (grows, waited_s) = (self.grows(seen.gopc), self.waited_s(seen, observed_s));
@@ -311,7 +342,7 @@ impl Proof {
             let standing = Standing { grows, orphan, long, leaks };
             let grade = if self.proves(plan) && track.unreached {
                 Grade::Proven
-            } else if seen.leaked() || is_stuck(seen.wait, standing) {
+            } else if seen.leaked() || !halted && is_stuck(seen.wait, standing) {
                 Grade::Stuck
             } else {
                 return None;
@@ -329,7 +360,7 @@ impl Proof {
     }
 
     fn proves(&self, plan: Plan) -> bool {
-        self.passes >= plan.passes && self.abstained.is_none()
+        self.passes >= plan.passes && self.abstained().is_none()
     }
 
     /// Whether there were more goroutines of a `go` statement at every pass.

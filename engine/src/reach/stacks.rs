@@ -11,11 +11,11 @@ use super::mark::Marker;
 use super::pass::Subject;
 use super::still::{Call, Still};
 use crate::gather::Gather;
-use crate::layout::Arch;
+use crate::layout::STATUS_SCAN;
 use crate::memory::{Addr, Error, Run, le};
 use crate::runtime::Runtime;
 use crate::stack::{Copied, Start};
-use crate::traces::{read_again, read_still};
+use crate::traces::{read_again, read_still, scheduled};
 
 /// `g`s read in one go.
 const BATCH: usize = 64;
@@ -23,6 +23,11 @@ const BATCH: usize = 64;
 const STACKS: usize = 256 << 10;
 /// Bytes of one stack read in one go.
 const PIECE: u64 = 64 << 10;
+
+/// Waits that leave no trace in `trackingSeq`: of who switches to a coroutine and back (`coroswitch_m` of
+/// `runtime/coro.go`), and of whom the collector has stopped to look at (`casGToPreemptScan` and `casGFromPreempted` of
+/// `runtime/proc.go`).
+const TRACELESS: [&str; 2] = ["coroutine", "preempted"];
 
 /// What is known of all goroutines.
 #[derive(Clone, Copy)]
@@ -209,16 +214,17 @@ impl Known<'_> {
     /// Where a goroutine stands if it has been parked since the look before, by its record.
     fn start(self, runtime: &Runtime, seen: &Seen, record: &[u8]) -> Result<Option<Start>, Error> {
         let l = &runtime.layout.g;
-        let word = |offset: u16| le::u64(record, offset.into());
         let who = self.crowd.place(seen.g.0).filter(|who| self.still.is_parked(*who));
         let same =
             who.and_then(|who| self.crowd.all.get(who)).is_some_and(|before| seen.is_parked_as(before));
-        if !same || word(l.syscallsp)? != 0 {
+        // The collector looks at it, and may be moving its stack.
+        let moves = le::u32(record, l.atomicstatus.into())? & STATUS_SCAN != 0;
+        if !same || moves || le::u64(record, l.syscallsp.into())? != 0 {
             return Ok(None);
         }
-        // gobuf.lr stands before gobuf.bp; amd64 has none.
-        let lr = if runtime.layout.arch == Arch::Arm64 { word(l.sched_bp.saturating_sub(8))? } else { 0 };
-        Ok(Some(Start { pc: Addr(word(l.sched_pc)?), sp: Addr(seen.sp), lr, syscall: false }))
+        let reason = usize::from(le::u8(record, l.waitreason.into())?);
+        let traceless = runtime.layout.wait_texts.get(reason).is_none_or(|text| TRACELESS.contains(text));
+        Ok(if traceless { None } else { scheduled(runtime.layout, record) })
     }
 }
 
@@ -236,4 +242,21 @@ fn standing(runtime: &Runtime, start: Start, stack: InUse, record: &[u8]) -> Res
         }
     }
     Ok(Some(Standing { start, deferred, leads_to }))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::layout::{Arch, layout_for};
+
+    #[test]
+    fn waits_that_leave_no_trace_are_known_where_there_are_any() {
+        for arch in [Arch::Amd64, Arch::Arm64] {
+            for minor in 19..=27 {
+                let Some(layout) = layout_for(minor, arch) else { continue };
+                let has = TRACELESS.map(|text| layout.wait_texts.contains(&text));
+                assert_eq!(has, [minor >= 22, true], "Go {}", layout.go);
+            }
+        }
+    }
 }

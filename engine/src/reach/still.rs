@@ -26,23 +26,25 @@ pub(super) struct Call {
 pub(super) struct Still {
     /// Of those that are parked, by their places in the crowd.
     parked: Vec<bool>,
-    /// Those in calls at the last look, by address, and whether they were at the look before.
+    /// Those in calls at this look, by address, and whether they were at the look before.
     calls: Vec<(Call, bool)>,
+    /// Those in calls at the look before, by address.
+    before: Vec<Call>,
 }
 
 impl Still {
     pub(super) fn bytes(&self) -> usize {
-        super::held(&self.parked) + super::held(&self.calls)
+        super::held(&self.parked) + super::held(&self.calls) + super::held(&self.before)
     }
 
-    /// Looks who is in a call.
+    /// Looks who is in a call: the same as at the last look that was kept, or another.
     pub(super) fn look(
         &mut self,
         runtime: &Runtime,
         memory: &mut dyn Memory,
         crowd: &Crowd,
     ) -> Result<(), Stop> {
-        let before = core::mem::take(&mut self.calls);
+        self.calls.clear();
         for seen in crowd.all.iter().filter(|seen| seen.status == Status::Syscall).take(CALLS_MAX) {
             let Some(stands) = read_still(memory, runtime.layout, seen.g)? else { continue };
             // Of which it is not known which call that is, it is not known whether it is the same.
@@ -50,11 +52,17 @@ impl Still {
                 continue;
             }
             let call = Call { g: seen.g, stands };
-            let same = before.binary_search_by_key(&seen.g, |(call, _)| call.g).ok();
-            let same = same.and_then(|at| before.get(at)).is_some_and(|(before, _)| *before == call);
+            let same = self.before.binary_search_by_key(&seen.g, |call| call.g).ok();
+            let same = same.and_then(|at| self.before.get(at)).is_some_and(|before| *before == call);
             self.calls.push((call, same));
         }
         Ok(())
+    }
+
+    /// The look is done, and is the one before from now on; one that is to be tried again is not.
+    pub(super) fn keep(&mut self) {
+        self.before.clear();
+        self.before.extend(self.calls.iter().map(|(call, _)| *call));
     }
 
     /// Notes who of the crowd is parked as before.

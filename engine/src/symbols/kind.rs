@@ -1,10 +1,10 @@
 //! What a function's name tells of how it is unwound and shown.
 
 use super::Shown;
-use crate::memory::Addr;
+use crate::memory::{Addr, Bias};
 use crate::pclntab::Code;
 use crate::runtime::Owner;
-use crate::stack::Ends;
+use crate::stack::{Ends, Place};
 
 /// What a function's name tells.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -16,9 +16,9 @@ pub(crate) struct Kind {
     /// A wrapper that called it is shown.
     pub(super) panics: bool,
     /// See [`crate::stack::Place::injected`].
-    pub(crate) injected: bool,
+    pub(super) injected: bool,
     /// See [`crate::stack::Place::traps`].
-    pub(crate) traps: bool,
+    pub(super) traps: bool,
     /// `runtime.cgocallback`.
     pub(super) cgocallback: bool,
     /// Whose a goroutine is that starts with it.
@@ -43,13 +43,22 @@ impl Kind {
         }
     }
 
-    /// Whether a stack ends with this function.
-    pub(crate) fn ends(self, code: &Code) -> Ends {
-        match (code.top, code.switches_stack) {
+    /// What unwinding needs to know of a place in this function's code, but for its arguments.
+    pub(crate) fn place(self, code: &Code, bias: Bias) -> Place {
+        let ends = match (code.top, code.switches_stack) {
             (true, _) => Ends::Always,
             // It is written so that it can be unwound at any time (`resolveInternal`).
             (false, true) if !self.cgocallback => Ends::UnlessSyscall,
             _ => Ends::No,
+        };
+        Place {
+            entry: code.entry.biased(bias),
+            frame_bytes: code.frame_bytes,
+            ends,
+            injected: self.injected,
+            traps: self.traps,
+            argument_bytes: 0,
+            slot: 0,
         }
     }
 

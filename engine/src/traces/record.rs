@@ -2,9 +2,9 @@
 //!
 //! A goroutine that came back from one system call and went into another may leave no trace in its `g`: since Go
 //! 1.26 `trackingSeq` is not bumped there (`reentersyscall` of runtime/proc.go changes the status by itself). But its
-//! `m` then has another `syscalltick`, and has it before the status says that it is in the call. So the tick is read
-//! before the `g` and again after the `g` was read again: it is the same only if all that was read in between was read
-//! during this one call.
+//! `m` then has another `syscalltick`, or has it of another `p` (`oldp`: each counts by itself), and has both before the
+//! status says that it is in the call. So these are read before the `g` and again after the `g` was read again: they are
+//! the same only if all that was read in between was read during this one call.
 
 use glg_proto::wire::Wait;
 
@@ -51,8 +51,8 @@ pub(crate) fn read_one(memory: &mut dyn Memory, layout: &Layout, g: Addr) -> Res
     Ok(decode(layout, record))
 }
 
-/// `m.syscalltick` as it stands there.
-pub(crate) type Tick = [u8; 4];
+/// `m.syscalltick` and then `m.oldp` as they stand there.
+pub(crate) type Tick = [u8; 12];
 
 /// Reads a `g`; of one in a system call also which that is, and this before. `None` when it has ended.
 pub(crate) fn read_still(
@@ -78,7 +78,8 @@ pub(crate) fn read_again(
     before: &(Traced, Option<Tick>),
 ) -> Result<Option<(Traced, bool)>, Error> {
     let Some(now) = read_one(memory, layout, g)? else { return Ok(None) };
-    let still = now == before.0 && syscalltick(memory, layout, &now)? == before.1;
+    let tick = syscalltick(memory, layout, &now)?;
+    let still = now == before.0 && tick == before.1 && tick.is_some() == now.in_syscall();
     Ok(Some((now, still)))
 }
 
@@ -87,10 +88,14 @@ fn syscalltick(memory: &mut dyn Memory, layout: &Layout, g: &Traced) -> Result<O
     if !g.in_syscall() {
         return Ok(None);
     }
-    let mut tick = [0; 4];
-    let at = Addr(g.m.0.saturating_add(layout.m.syscalltick.into()));
-    each_alone(memory, &[Run { at, len: tick.len() }], &mut tick)?;
-    Ok(Some(tick))
+    let mut tick = Tick::default();
+    let member = |offset: u16, len| Run { at: Addr(g.m.0.saturating_add(offset.into())), len };
+    let members = [member(layout.m.syscalltick, 4), member(layout.m.oldp, 8)];
+    match memory.read_runs(&members, &mut tick) {
+        Ok(()) => Ok(Some(tick)),
+        Err(Error::Unreadable { .. } | Error::Malformed { .. }) => Ok(None),
+        Err(error) => Err(error),
+    }
 }
 
 /// Bytes of a `g` up to the last member that is looked at.
@@ -121,12 +126,7 @@ pub(super) fn decode(layout: &Layout, record: &[u8]) -> Option<Traced> {
         Status::Running | Status::CopyStack => None,
         _ if sp != 0 => Some(Start { pc: Addr(pc), sp: Addr(sp), lr: 0, syscall: true }),
         Status::Syscall => None,
-        _ => {
-            let (pc, sp) = (Addr(word(l.sched_pc)?), Addr(word(l.sched_sp)?));
-            // gobuf.lr stands before gobuf.bp; amd64 has none.
-            let lr = if layout.arch == Arch::Arm64 { word(l.sched_bp.checked_sub(8)?)? } else { 0 };
-            Some(Start { pc, sp, lr, syscall: false })
-        }
+        _ => Some(scheduled(layout, record)?),
     };
     let reason = le::u8(record, l.waitreason.into()).ok()?;
     let start = start.filter(|start| (stack[0]..stack[1]).contains(&start.sp.0));
@@ -145,6 +145,15 @@ pub(super) fn decode(layout: &Layout, record: &[u8]) -> Option<Traced> {
         stack,
         ran: le::u8(record, l.tracking_seq.into()).ok()?,
     })
+}
+
+/// Where a goroutine goes on that does not run: `g.sched`.
+pub(crate) fn scheduled(layout: &Layout, record: &[u8]) -> Option<Start> {
+    let l = &layout.g;
+    let word = |offset: u16| le::u64(record, offset.into()).ok();
+    // gobuf.lr stands before gobuf.bp; amd64 has none.
+    let lr = if layout.arch == Arch::Arm64 { word(l.sched_bp.checked_sub(8)?)? } else { 0 };
+    Some(Start { pc: Addr(word(l.sched_pc)?), sp: Addr(word(l.sched_sp)?), lr, syscall: false })
 }
 
 impl Traced {
@@ -173,21 +182,25 @@ mod tests {
     const G: u64 = 0x10_0000;
     const M: u64 = 0x20_0000;
 
-    /// A goroutine in a system call, whose m has this tick, which grows by `step` at each look at the `g`.
+    /// A goroutine in a system call, whose m has this tick of this p; they grow by `step` at each look at the `g`.
     struct InCall {
         layout: &'static Layout,
         tick: u32,
-        step: u32,
+        p: u64,
+        step: (u32, u64),
     }
 
     impl Memory for InCall {
         fn read_runs(&mut self, runs: &[Run], out: &mut [u8]) -> Result<(), Error> {
-            assert_eq!((runs.len(), runs[0].len), (1, out.len()));
-            let (l, at) = (&self.layout.g, runs[0].at.0);
-            if at == M + u64::from(self.layout.m.syscalltick) {
-                out.copy_from_slice(&self.tick.to_le_bytes());
+            let (l, m, at) = (&self.layout.g, &self.layout.m, runs[0].at.0);
+            if at == M + u64::from(m.syscalltick) {
+                let members = [Run { at: Addr(at), len: 4 }, Run { at: Addr(M + u64::from(m.oldp)), len: 8 }];
+                assert_eq!(runs, members);
+                out[..4].copy_from_slice(&self.tick.to_le_bytes());
+                out[4..].copy_from_slice(&self.p.to_le_bytes());
                 return Ok(());
             }
+            assert_eq!((runs.len(), runs[0].len), (1, out.len()));
             assert_eq!(at, G);
             out.fill(0);
             let mut word = |at: u16, word: u64| {
@@ -202,7 +215,7 @@ mod tests {
             word(l.startpc, 0x40_0200);
             // _Gsyscall
             out[usize::from(l.atomicstatus)] = 3;
-            self.tick += self.step;
+            (self.tick, self.p) = (self.tick + self.step.0, self.p + self.step.1);
             Ok(())
         }
     }
@@ -212,14 +225,16 @@ mod tests {
         let all = (19..=27).flat_map(|minor| [Arch::Amd64, Arch::Arm64].map(|arch| layout_for(minor, arch)));
         for layout in all.flatten() {
             let look = |step| {
-                let memory = &mut InCall { layout, tick: 40, step };
+                let memory = &mut InCall { layout, tick: 40, p: 0x30_0000, step };
                 let before = read_still(memory, layout, Addr(G)).unwrap().unwrap();
                 assert!(before.0.in_syscall() && before.1.is_some());
                 read_again(memory, layout, Addr(G), &before).unwrap().unwrap()
             };
-            assert!(look(0).1, "{}", layout.go);
-            let (now, still) = look(1);
-            assert!(now.in_syscall() && !still, "{}", layout.go);
+            assert!(look((0, 0)).1, "{}", layout.go);
+            for step in [(1, 0), (0, 8)] {
+                let (now, still) = look(step);
+                assert!(now.in_syscall() && !still, "{}: {step:?}", layout.go);
+            }
         }
     }
 }

@@ -112,7 +112,7 @@ pub(crate) fn step(world: &mut World, moves: bool) {
     let waited = |word: &&Word| word.2.is_some_and(|at| is_waited_for(world, at.to));
     let choice: Vec<Word> = full.iter().filter(waited).copied().collect();
     let word = if world.random.chance(60) { world.random.pick(&choice) } else { world.random.pick(&full) };
-    let what = world.random.below(24);
+    let what = world.random.below(25);
     match (if moves && what < 7 { 7 } else { what }, word, world.random.pick(&words)) {
         (0..=3, Some((.., to)), _) => {
             let nth = world.random.below(7);
@@ -132,6 +132,7 @@ pub(crate) fn step(world: &mut World, moves: bool) {
         (17..=20, ..) => wake(world, &full),
         (21, ..) if who != 0 && running.len() > 2 => exit(world, who),
         (22, ..) => collect(world),
+        (23, ..) => move_stack(world),
         _ => {
             // It goes on running, or comes to wait for its own.
             let ran = world.goroutines[who].ran;
@@ -240,6 +241,41 @@ fn exit(world: &mut World, who: usize) {
     world.holders[below].kind = Kind::Decoy;
     let status = g + u64::from(world.layout().g.atomicstatus);
     world.heap.space.write(status, &6u32.to_le_bytes());
+}
+
+/// The collector moves the stack of somebody who is parked (`shrinkstack` of `runtime/stack.go`): where it was there is
+/// nothing any more. Not of who waits for a lock: which one is known from his stack, and not at all while it moves.
+fn move_stack(world: &mut World) {
+    let l = world.layout().g;
+    let parked = |world: &World, who: &usize| {
+        let status = world.heap.space.get(world.goroutines[*who].g + u64::from(l.atomicstatus));
+        let for_lock = matches!(&world.goroutines[*who].state, State::Waits(_))
+            && world.heap.space.get(world.goroutines[*who].g + u64::from(l.waiting)) == 0;
+        status & 0xfff == 4 && !for_lock
+    };
+    let all: Vec<usize> = (0..world.goroutines.len()).filter(|who| parked(world, who)).collect();
+    let Some(who) = world.random.pick(&all).filter(|_| world.heap.has_room()) else { return };
+    let to = world.stack();
+    let goroutine = &mut world.goroutines[who];
+    let (from, up_to, by) = (goroutine.lo, goroutine.hi, to.wrapping_sub(goroutine.lo));
+    for place in [&mut goroutine.lo, &mut goroutine.hi, &mut goroutine.sp] {
+        *place = place.wrapping_add(by);
+    }
+    let words = [(l.stack_lo, goroutine.lo), (l.stack_hi, goroutine.hi), (l.sched_sp, goroutine.sp)];
+    let (g, holders) = (goroutine.g, [goroutine.holder, goroutine.below]);
+    words.into_iter().for_each(|(offset, word)| world.heap.space.word(g + u64::from(offset), word));
+    for at in (from..up_to).step_by(8) {
+        let word = world.heap.space.get(at);
+        world.heap.space.word(at.wrapping_add(by), word);
+    }
+    for holder in holders {
+        for slot in &mut world.holders[holder].slots {
+            if (from..up_to).contains(&slot.at) {
+                slot.at = slot.at.wrapping_add(by);
+            }
+        }
+    }
+    world.heap.space.clear(from, up_to - from);
 }
 
 /// The collector: frees what no goroutine can reach, whether it can go on or not, and gives empty spans back.

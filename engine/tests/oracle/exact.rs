@@ -56,6 +56,7 @@ fn engine_says(made: &mut Made, passes: u32) -> Vec<u64> {
             expired: &mut || false,
         };
         proof.pass(&mut subject).unwrap();
+        made.world.preempt();
         proof.glance(&made.runtime, &mut made.world.heap.space).unwrap();
     }
     assert_eq!(proof.abstained(), None);

@@ -133,6 +133,7 @@ fn the_products_plan_proves_nobody_who_can_go_on() {
                 assert!(nth + 1 < PASSES || falsely == 0, "{place}: {proven:?} are not {stuck:?}");
                 for _ in 0..2 {
                     (0..40).for_each(|_| step(&mut made.world, pace.moves));
+                    made.world.preempt();
                     proof.glance(&made.runtime, &mut made.world.heap.space).unwrap();
                 }
             }

@@ -99,6 +99,7 @@ const M: &[Member] = &[
     one("p", &["p"], 8),
     one("incgo", &["incgo"], 1),
     one("syscalltick", &["syscalltick"], 4),
+    one("oldp", &["oldp"], 8),
     one("alllink", &["alllink"], 8),
     one("lockedg", &["lockedg"], 8),
 ];

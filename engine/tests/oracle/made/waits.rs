@@ -88,6 +88,18 @@ impl World {
         self.goroutines[who].ran = self.now;
     }
 
+    /// Preempts all that run, and lets them go on.
+    pub fn preempt(&mut self) {
+        let l = self.layout().g;
+        for goroutine in &mut self.goroutines {
+            let at = |offset: u16| goroutine.g + u64::from(offset);
+            if self.heap.space.get(at(l.atomicstatus)) & u64::from(!SCAN) & 0xffff_ffff == RUNNING.into() {
+                goroutine.seq = goroutine.seq.wrapping_add(1);
+                self.heap.space.write(at(l.tracking_seq), &[goroutine.seq]);
+            }
+        }
+    }
+
     /// Lets a goroutine wait.
     pub fn block(&mut self, who: usize, way: &Way) {
         let layout = self.layout();
