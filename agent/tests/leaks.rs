@@ -7,6 +7,7 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::sync::Mutex;
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -91,8 +92,30 @@ fn nobody_is_proven(told: &Value) {
     assert!(told["leaked"].as_array().unwrap().iter().all(|leak| leak["grade"] != "proven"), "{told}");
 }
 
+/// What many programs came to.
+#[derive(Default)]
+struct Tally {
+    leaked: usize,
+    /// By what they are examples of: the programs in which that is not proven.
+    missed: BTreeMap<String, Vec<String>>,
+}
+
+impl Tally {
+    /// Of all leaked goroutines at most one in so many may be missed, and of what they are examples of none in more
+    /// programs than that.
+    fn judge(self, one_in: usize, programs: usize) {
+        let missed: usize = self.missed.values().map(Vec::len).sum();
+        let text =
+            format!("{missed} of {} leaked goroutines are not proven: {:#?}", self.leaked, self.missed);
+        println!("{text}");
+        assert!(missed * one_in <= self.leaked, "{text}");
+        assert!(self.missed.values().all(|which| which.len() <= programs), "{text}");
+    }
+}
+
 #[test]
 fn leaked_goroutines_are_proven_and_no_others() {
+    let (plain, with_c) = (Mutex::new(Tally::default()), Mutex::new(Tally::default()));
     for_every_release(|release| {
         for name in VARIANTS {
             let what = format!("Go {release}, {name}");
@@ -108,20 +131,20 @@ fn leaked_goroutines_are_proven_and_no_others() {
             for (goid, name) in &expected.alive {
                 assert!(!proven.contains(goid), "{what}: FALSELY proven: {name}");
             }
-            let missed: Vec<_> = expected.leaked.iter().filter(|(goid, _)| !proven.contains(goid)).collect();
-            let room = match name.ends_with("-cgo") {
-                // What the runtime has left on the stacks that C gives it counts as C's.
-                true => expected.leaked.len() / 3,
-                // A word that a call has left on the stack of one that moves keeps a goroutine, and whoever waits for that one:
-                // in about every third run of all variants on an emulated arm64, where the runtime's own still move.
-                false if cfg!(target_arch = "aarch64") => 2,
-                false => 0,
-            };
-            assert!(missed.len() <= room, "{what}: not proven: {missed:?}");
             // Neither the main goroutine nor any of the runtime's.
             assert!(!proven.contains(&1), "{what}");
+            let mut tally = if name.ends_with("-cgo") { with_c.lock() } else { plain.lock() }.unwrap();
+            tally.leaked += expected.leaked.len();
+            for (_, kind) in expected.leaked.into_iter().filter(|(goid, _)| !proven.contains(goid)) {
+                tally.missed.entry(kind).or_default().push(what.clone());
+            }
         }
     });
+    // A word that a call has left on the stack of one that moves keeps a goroutine, and whoever waits for that one: the
+    // runtime's own move, so it is by chance. What is missed always is so in the three programs of a release at least.
+    plain.into_inner().unwrap().judge(50, 2);
+    // What the runtime has left on the stacks that C gives it counts as C's.
+    with_c.into_inner().unwrap().judge(5, usize::MAX);
 }
 
 /// A goroutine that stands still has in use what the compiler says of its frames, of whatever kind they are.
