@@ -1,6 +1,8 @@
 //! Marks what can be reached: a queue of spans rather than of objects, because what a read costs is the pages it
 //! touches, and because such a queue cannot overflow (`runtime/mgcmark_greenteagc.go` has the idea). Objects are
-//! looked at word by word, whatever their type says: what looks like a pointer is one.
+//! looked at word by word, whatever their type says: what looks like a pointer is one. So is what stood there before,
+//! behind the bytes of an object's type: since Go 1.24 those are not cleared (`mallocgcSmallScanNoHeader` of
+//! `runtime/malloc.go`).
 
 use alloc::collections::VecDeque;
 use alloc::vec;
