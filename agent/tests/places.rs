@@ -235,7 +235,9 @@ fn a_program_that_has_not_begun_is_not_initialised_yet() {
     let folder = Folder::new();
     let newborn = Program::begin(&folder.executable("newborn", &file), &["1"]);
     let exe = format!("/proc/{}/exe", newborn.pid());
-    eventually("its own program", || fs::read_link(&exe).unwrap().ends_with("newborn").then_some(()));
+    eventually("its own program", || {
+        fs::read_link(&exe).is_ok_and(|now| now.ends_with("newborn")).then_some(())
+    });
     let why = dump(newborn.pid()).unwrap_err();
     assert!(why.contains("Go runtime not initialised yet"), "{why}");
     let listed = listed(newborn.pid()).expect("it is listed");
