@@ -128,17 +128,12 @@ impl Crypto for Ring {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    fn folder(name: &str) -> PathBuf {
-        let folder = std::env::temp_dir().join(format!("glg-keys-{}-{name}", std::process::id()));
-        let _ = fs::remove_dir_all(&folder);
-        folder
-    }
+    use crate::folder::Folder;
 
     #[test]
     fn a_device_keeps_its_key() {
-        let folder = folder("keeps");
-        let path = folder.join("sub/device.key");
+        let folder = Folder::new("keys-kept");
+        let path = folder.0.join("sub/device.key");
         let first = DeviceKey::open(&path).unwrap();
         assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
         let again = DeviceKey::open(&path).unwrap();
@@ -146,13 +141,12 @@ mod tests {
         assert!(Ring.verify(&first.public(), b"words", &again.sign(b"words")));
         assert!(!Ring.verify(&first.public(), b"other words", &again.sign(b"words")));
         assert!(!Ring.verify(&[7; 32], b"words", &again.sign(b"words")));
-        fs::remove_dir_all(folder).unwrap();
     }
 
     #[test]
     fn rubbish_and_open_keys_are_refused() {
-        let folder = folder("refused");
-        let path = folder.join("device.key");
+        let folder = Folder::new("keys-refused");
+        let path = folder.0.join("device.key");
         DeviceKey::open(&path).unwrap();
         fs::set_permissions(&path, fs::Permissions::from_mode(0o640)).unwrap();
         assert!(matches!(DeviceKey::open(&path), Err(KeyError::Open(_, 0o640))));
@@ -161,7 +155,6 @@ mod tests {
             fs::write(&path, vec![1; rubbish]).unwrap();
             assert!(matches!(DeviceKey::open(&path), Err(KeyError::Malformed(_))), "{rubbish}");
         }
-        fs::remove_dir_all(folder).unwrap();
     }
 
     #[test]

@@ -156,6 +156,7 @@ fn parse(text: &str) -> Option<Found> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::folder::Folder;
 
     fn on(pid: u32, rung: Rung) -> Watched {
         Watched { id: TargetId { pid, start: 7 }, rung, waiting: None }
@@ -163,8 +164,8 @@ mod tests {
 
     #[test]
     fn what_is_written_is_read() {
-        let folder = std::env::temp_dir().join(format!("glg-state-{}", std::process::id()));
-        let path = folder.join("state");
+        let folder = Folder::new("state");
+        let path = folder.0.join("state");
         let mut state = State::new(path.to_str().unwrap(), 2);
         assert_eq!(targets(&path), Ok(vec![]), "no service");
         state.publish(std::iter::empty());
@@ -188,7 +189,7 @@ mod tests {
         state.publish(std::iter::empty());
         state.remove();
         assert!(!path.exists());
-        fs::remove_dir(&folder).unwrap();
+        fs::remove_dir(&folder.0).unwrap();
         State::new("", 2).publish(std::iter::empty());
     }
 
@@ -202,8 +203,8 @@ mod tests {
     /// What could not be written is written as soon as it can be, although nothing has changed since.
     #[test]
     fn what_could_not_be_written_is_written_later() {
-        let folder = std::env::temp_dir().join(format!("glg-unwritten-{}", std::process::id()));
-        let path = folder.join("state");
+        let folder = Folder::new("unwritten");
+        let path = folder.0.join("state");
         fs::create_dir_all(&path).unwrap();
         let mut state = State::new(path.to_str().unwrap(), 1);
         let watched = || std::iter::once(on(1, Rung::Census));
@@ -213,7 +214,6 @@ mod tests {
         state.publish(watched());
         assert_eq!(targets(&path), Ok(watched().collect()));
         assert!(!state.warned, "another failure is told again");
-        fs::remove_dir_all(&folder).unwrap();
     }
 
     #[test]

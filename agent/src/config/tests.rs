@@ -1,13 +1,14 @@
 //! Every shipped board file loads; every mistake is told with file, line, key, found and allowed.
 
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use glg_proto::topics::is_device_name;
 
 use super::read::{self, device_name};
 use super::source::Tree;
 use super::{Action, Config};
+use crate::folder::Folder;
 
 /// What loading `text` as `x.toml` over the built-in base says.
 fn errors(text: &str) -> String {
@@ -19,30 +20,20 @@ fn loads(text: &str) -> Config {
     read::config(&Tree::over_builtin("x.toml", text).unwrap()).unwrap()
 }
 
-/// A directory of board files that goes when the test ends.
-struct Dir(PathBuf);
-
-impl Dir {
-    fn with(name: &str, files: &[(&str, &[u8])]) -> Dir {
-        let dir = std::env::temp_dir().join(format!("glg-config-{}-{name}", std::process::id()));
-        fs::create_dir_all(&dir).unwrap();
-        for (name, text) in files {
-            fs::write(dir.join(name), text).unwrap();
-        }
-        Dir(dir)
+/// A folder with these board files.
+fn board_files(name: &str, files: &[(&str, &[u8])]) -> Folder {
+    let folder = Folder::new(&format!("config-{name}"));
+    fs::create_dir_all(&folder.0).unwrap();
+    for (name, text) in files {
+        fs::write(folder.0.join(name), text).unwrap();
     }
-
-    /// What loading `file` says, with the directory's name left out.
-    fn error(&self, file: &str) -> String {
-        let error = Config::load(&self.0.join(file)).unwrap_err();
-        error.to_string().replace(&format!("{}/", self.0.display()), "")
-    }
+    folder
 }
 
-impl Drop for Dir {
-    fn drop(&mut self) {
-        let _ = fs::remove_dir_all(&self.0);
-    }
+/// What loading a file there says, with the folder's name left out.
+fn error(folder: &Folder, file: &str) -> String {
+    let error = Config::load(&folder.0.join(file)).unwrap_err();
+    error.to_string().replace(&format!("{}/", folder.0.display()), "")
 }
 
 #[test]
@@ -231,7 +222,7 @@ fn lists_are_replaced_and_rules_are_tried_in_order() {
 #[test]
 fn inheritance_is_relative_bounded_and_without_circles() {
     let board = b"inherits = \"sub/parent.toml\"\n[mqtt]\nport = 99\n";
-    let dir = Dir::with("chain", &[("board.toml", board), ("missing.toml", b"\ninherits = \"no.toml\"")]);
+    let dir = board_files("chain", &[("board.toml", board), ("missing.toml", b"\ninherits = \"no.toml\"")]);
     fs::create_dir_all(dir.0.join("sub")).unwrap();
     let parent = b"inherits = \"../grand.toml\"\nmqtt.host = \"h\"\nmqtt.port = 98\n";
     fs::write(dir.0.join("sub/parent.toml"), parent).unwrap();
@@ -242,37 +233,40 @@ fn inheritance_is_relative_bounded_and_without_circles() {
 
     fs::write(dir.0.join("grand.toml"), b"[mqtt]\nkeep_alive_s = 3\n").unwrap();
     assert_eq!(
-        dir.error("board.toml"),
+        error(&dir, "board.toml"),
         "sub/../grand.toml:2: mqtt.keep_alive_s: found 3, allowed 5..=1200 (seconds)"
     );
     fs::write(dir.0.join("grand.toml"), b"inherits = \"board.toml\"").unwrap();
     assert_eq!(
-        dir.error("board.toml"),
+        error(&dir, "board.toml"),
         "sub/../grand.toml:1: inherits: sub/../board.toml: inherits itself in a circle"
     );
     fs::write(dir.0.join("grand.toml"), b"inherits = [1]").unwrap();
     assert_eq!(
-        dir.error("board.toml"),
+        error(&dir, "board.toml"),
         "sub/../grand.toml:1: inherits: found a list, allowed a file name in quotes"
     );
     assert_eq!(
-        dir.error("missing.toml"),
+        error(&dir, "missing.toml"),
         "missing.toml:2: inherits: no.toml: cannot be read: No such file or directory (os error 2) \
          (without `inherits`, the built-in base is inherited)"
     );
     for n in 0..9 {
         fs::write(dir.0.join(format!("{n}.toml")), format!("inherits = \"{}.toml\"", n + 1)).unwrap();
     }
-    assert_eq!(dir.error("0.toml"), "7.toml:1: inherits: 8.toml: more than 8 files inherit from each other");
+    assert_eq!(
+        error(&dir, "0.toml"),
+        "7.toml:1: inherits: 8.toml: more than 8 files inherit from each other"
+    );
 }
 
 #[test]
 fn hostile_files_are_refused() {
     let big = vec![b'#'; 256 * 1024 + 1];
-    let dir = Dir::with("hostile", &[("big.toml", &big), ("latin.toml", b"a = 1\n# caf\xe9\n")]);
-    assert_eq!(dir.error("big.toml"), "big.toml: larger than 256 KiB, allowed for a board file");
-    assert_eq!(dir.error("latin.toml"), "latin.toml: line 2 is not UTF-8 text");
-    assert!(dir.error("none.toml").starts_with("none.toml: cannot be read: "));
+    let dir = board_files("hostile", &[("big.toml", &big), ("latin.toml", b"a = 1\n# caf\xe9\n")]);
+    assert_eq!(error(&dir, "big.toml"), "big.toml: larger than 256 KiB, allowed for a board file");
+    assert_eq!(error(&dir, "latin.toml"), "latin.toml: line 2 is not UTF-8 text");
+    assert!(error(&dir, "none.toml").starts_with("none.toml: cannot be read: "));
     let error = Config::load(Path::new("/dev/zero")).unwrap_err().to_string();
     assert_eq!(error, "/dev/zero: cannot be read: not a regular file");
 }
